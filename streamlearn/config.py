@@ -1,0 +1,425 @@
+"""Every knob with its unit, its default and the reason for it, each stated once.
+
+Reading a file and the environment is `config_file.py`'s; this module knows
+what a configuration is. It never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def _lineage_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            "becomes part of storage keys: use 1-128 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+LineageName = Annotated[str, AfterValidator(_lineage_name)]
+
+
+class Section(BaseModel):
+    """One `[section]` of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Stream(Section):
+    """What is learnt, under which name."""
+
+    name: LineageName
+    """The lineage: a chain of checkpoints with one writer, and the folder under `store.url` that holds it."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seeds the adapter's start and every draw of replay, so that a run can be repeated."""
+
+
+class Kafka(Section):
+    """Where events come from."""
+
+    bootstrap_servers: str
+    """`host:port`, comma-separated."""
+    topics: tuple[str, ...] = Field(min_length=1)
+    """Topic names; one that begins with `^` is a regular expression over all topic names."""
+    start: Literal["earliest", "latest"] | datetime = "latest"
+    """Where a new lineage begins: an end of the log, or a time (`2026-11-01T00:00:00Z`). A lineage that
+    exists goes on where its head checkpoint stands. `latest`, because an unasked-for backfill of a large topic
+    costs days."""
+    group: str | None = None
+    """Consumer group that mirrors our progress for lag tools; `streamlearn-<stream.name>` unless given.
+    Offsets are never read from it."""
+    discovery_interval_s: float = Field(default=60.0, gt=0)
+    """Seconds between looks for new partitions and topics; Flink's and Spark's order of magnitude."""
+    on_lost_data: Literal["fail", "skip"] = "fail"
+    """When retention removed offsets we have not read: stop with both offsets named, or count and go on."""
+    dead_letter_topic: str | None = None
+    """Topic for records that are no events, with Kafka Connect's headers. Without one they are counted and
+    described in the log at a limited rate."""
+    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Any librdkafka property (`[kafka.client]`): TLS, SASL, fetch sizes."""
+
+    @field_validator("topics", mode="before")
+    @classmethod
+    def _one_topic_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("topics")
+    @classmethod
+    def _patterns_compile(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        for topic in topics:
+            if topic.startswith("^"):
+                try:
+                    re.compile(topic)
+                except re.error as error:
+                    raise ValueError(f"{topic!r} is no regular expression: {error}") from None
+        return topics
+
+    @field_validator("client")
+    @classmethod
+    def _ours_stay_ours(cls, client: dict[str, Any]) -> dict[str, Any]:
+        reserved = {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store"}
+        if taken := sorted(reserved & client.keys()):
+            raise ValueError(
+                f"{', '.join(taken)} cannot be set here: streamlearn keeps its own offsets; "
+                "use kafka.bootstrap_servers and kafka.group"
+            )
+        return client
+
+
+class Fields(Section):
+    """Where the parts of an event are in a JSON record, as dotted paths (`payload.body`)."""
+
+    text: str = "text"
+    """The text, or an object `{"prompt", "completion"}` or `{"messages"}`. Where this path is absent, those keys
+    are looked for at the top level."""
+    id: str | None = None
+    """The producer's own id; `<topic>:<partition>:<offset>` unless given."""
+    ts: str | None = None
+    """Event time: seconds or milliseconds since 1970, or ISO 8601. The record's time stamp unless given."""
+    source: str | None = None
+    """What scores and replay are stratified by; the topic unless given."""
+
+
+class Ingest(Section):
+    """From records to chunks."""
+
+    format: Literal["json", "text"] = "json"
+    """`text`: the record's value is the text. `json`: one object, see `[ingest.fields]`."""
+    fields: Fields = Fields()
+    min_chars: int = Field(default=1, ge=1)
+    """Characters; shorter texts are filtered. Raise it where tiny events carry nothing."""
+    max_chars: int = Field(default=200_000, ge=1)
+    """Characters; longer texts are dead letters, as one event must not hold up the stream."""
+    max_record_bytes: int = Field(default=4 * 2**20, ge=1)
+    """Bytes of a record's value; larger ones are dead letters, unparsed."""
+    max_sources: int = Field(default=50, ge=1)
+    """Distinct sources told apart in metrics and scores; later ones count as `other`, so that a producer's
+    mistake cannot flood Prometheus."""
+    buffer_records: int = Field(default=2_000, ge=1)
+    """Records ready for the learner; above it fetching pauses. A few minutes of learning on two cores."""
+    buffer_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Bytes of the same buffer."""
+
+
+class Errors(Section):
+    """What a record that is no event does."""
+
+    tolerance: Literal["all", "none"] = "all"
+    """`all`: it becomes a dead letter and the worker goes on. `none`: the worker stops before it with exit code 1
+    (Kafka Connect's word)."""
+
+
+class Window(Section):
+    """How much the past still counts."""
+
+    half_life: str = "1d"
+    """Event time after which an event is half as likely to be replayed, with unit (`90s`, `15m`, `6h`, `7d`, `2y`).
+    A day suits news; take the time in which your stream goes stale."""
+    length_half_lives: float = Field(default=3.0, gt=0)
+    """Half-lives after which an event leaves the window; at 3 it counts an eighth."""
+    min_effective_chunks: int = Field(default=256, ge=1)
+    """Floor on the effective sample size: with fewer, the half-life is lengthened, or replay would repeat a
+    handful of chunks."""
+    max_tokens: int = Field(default=1_000_000, ge=1)
+    """Tokens; the oldest leave first. About 10 MB in every checkpoint."""
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of the window in memory and in every checkpoint; the oldest leave first."""
+
+    @property
+    def half_life_s(self) -> float:
+        """The half-life in seconds."""
+        return duration_s(self.half_life)
+
+    @field_validator("half_life")
+    @classmethod
+    def _half_life_is_a_duration(cls, text: str) -> str:
+        if duration_s(text) <= 0:
+            raise ValueError("must be longer than nothing: with no memory there is no replay")
+        return text
+
+
+class Mix(Section):
+    """Shares of a step's tokens; what is not listed is fresh."""
+
+    window: float = Field(default=0.15, ge=0, lt=1)
+    """Share drawn from the window by decay."""
+    reservoir: float = Field(default=0.10, ge=0, lt=1)
+    """Share drawn uniformly from the whole past: replay against forgetting."""
+    anchor: float = Field(default=0.05, ge=0, lt=1)
+    """Share drawn from `anchor.file`; fresh where none is given."""
+    window_visits: int = Field(default=2, ge=0)
+    """Further visits that one chunk may get from the window; more is memorising."""
+    reservoir_tokens: int = Field(default=256_000, ge=0)
+    """Size of the reservoir in tokens (1,000 chunks of 256)."""
+
+    @model_validator(mode="after")
+    def _something_is_fresh(self) -> Mix:
+        if (share := self.window + self.reservoir + self.anchor) > 0.9:
+            raise ValueError(
+                f"mix.window + mix.reservoir + mix.anchor = {share:g} leaves under a tenth for fresh events, and "
+                "the worker would fall ever further behind: lower one of them"
+            )
+        return self
+
+
+class Anchor(Section):
+    """Text that the adapter must not unlearn."""
+
+    file: str | None = None
+    """JSONL (`{"text": …}`) or plain text of your own that is rehearsed in `mix.anchor` of each step."""
+
+
+class LearnerSection(Section):
+    """How a step is taken."""
+
+    optimizer: Literal["adamw", "adam", "momentum", "sgd"] = "adamw"
+    """AdamW with betas (0.9, 0.99): a shorter second moment than usual, as a stream changes."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Constant after the warm-up, as a stream has no end to anneal to. 2e-3 suits AdamW and Adam on LoRA; sgd and
+    momentum want about 100 times as much."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps of linear warm-up; a long one throws the first part of the stream away."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay of the adapter toward zero, per unit of learning rate."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Bound on the gradient's L2 norm."""
+    step_chunks: int = Field(default=2, ge=1)
+    """Fresh chunks per optimiser step; small steps beat large ones at equal tokens, and two share one forward."""
+    flush_s: float = Field(default=5.0, gt=0)
+    """Seconds after which a step that is not full is taken, so that a quiet stream is still learnt. The only
+    place where wall time decides what is learnt together; the ledger marks such steps."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; its own choice unless given."""
+
+
+class Model(Section):
+    """The base model, which never changes."""
+
+    name: str
+    """Hub id, local directory, GGUF file, or the short name `smollm2-135m`."""
+    revision: str | None = None
+    """Hub revision; the newest at first use unless given, and recorded either way."""
+    served_name: str | None = None
+    """`base_model_name_or_path` in published adapters, as your inference server names the base; `model.name`, or the
+    hub id behind a short name, unless given."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the base's weights. `auto` times both at start and takes the faster; the adapter is fp32 always."""
+    context_tokens: int | None = Field(default=None, ge=16)
+    """Tokens per chunk; 256 on CPU, 1024 on GPU unless given."""
+    cache_dir: str | None = None
+    """Where converted models are kept; `$XDG_CACHE_HOME/streamlearn` unless given."""
+
+
+class Lora(Section):
+    """The adapter's shape; fixed for the life of a lineage."""
+
+    rank: Literal[1, 8, 16, 32, 64, 128, 256] | None = None
+    """8 on CPU, 16 on GPU unless given. vLLM takes no others."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Twice the rank unless given."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of linear layers, or all of them but the output head."""
+
+
+class Evaluation(Section):
+    """How we know whether learning helps."""
+
+    sample: float = Field(default=0.2, ge=0, le=1)
+    """Share of chunks that the frozen base scores too; each costs a third of a learning step."""
+
+
+class Checkpoint(Section):
+    """How often state is made durable."""
+
+    every_s: float = Field(default=60.0, gt=0)
+    """Seconds; after a crash at most this much work is done again."""
+    every_events: int | None = Field(default=None, ge=1)
+    """Events; makes checkpoints fall at the same places in every run."""
+
+
+class Publish(Section):
+    """How often a version is published."""
+
+    every: str = "15m"
+    """`500steps`, `10000events`, or a duration (`15m`). Nothing is published where nothing was learnt since."""
+
+    @field_validator("every")
+    @classmethod
+    def _every_parses(cls, text: str) -> str:
+        parse_every(text)
+        return text
+
+
+class LeaseSection(Section):
+    """One writer per lineage."""
+
+    ttl_s: float = Field(default=30.0, gt=0)
+    """Seconds without renewal after which a standby takes over; long enough for a garbage-collection pause or a
+    slow store."""
+
+
+class S3(Section):
+    """Access to S3; what is not given is found the way boto3 finds it."""
+
+    endpoint_url: str | None = None
+    """For stores other than AWS."""
+    region: str | None = None
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    ca_bundle: str | None = None
+    """PEM file of a private certificate authority."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """`auto`: path style where `endpoint_url` is given, as most stores beside AWS want it."""
+
+
+class Store(Section):
+    """Where lineages live."""
+
+    url: str
+    """`s3://bucket/prefix`, `file:///directory`, or a bare path."""
+    retry_budget_s: float = Field(default=300.0, ge=0)
+    """Seconds for which a store that does not answer is tried again before the process ends."""
+    s3: S3 = S3()
+
+
+class Http(Section):
+    """`/metrics`, `/healthz`, `/readyz`."""
+
+    host: str = "127.0.0.1"
+    """Address to bind; `0.0.0.0` in a container. Metrics name topics, so the default is this machine only."""
+    port: int = Field(default=9464, ge=0, le=65535)
+    """0 takes a free one and logs it. 9464 is OpenTelemetry's Prometheus port."""
+    unhealthy_after_s: float = Field(default=120.0, gt=0)
+    """Seconds without a step or an idle poll after which `/healthz` says 503; longer than the longest step."""
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: readable on a terminal, JSON elsewhere."""
+
+
+class Shutdown(Section):
+    """How the worker ends."""
+
+    grace_s: float = Field(default=25.0, gt=0)
+    """Seconds to finish the step and checkpoint after SIGTERM; under Kubernetes' 30."""
+
+
+class Config(Section):
+    """One `streamlearn.toml`."""
+
+    stream: Stream
+    kafka: Kafka
+    store: Store
+    model: Model
+    ingest: Ingest = Ingest()
+    errors: Errors = Errors()
+    window: Window = Window()
+    mix: Mix = Mix()
+    anchor: Anchor = Anchor()
+    learner: LearnerSection = LearnerSection()
+    lora: Lora = Lora()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    publish: Publish = Publish()
+    lease: LeaseSection = LeaseSection()
+    http: Http = Http()
+    log: Log = Log()
+    shutdown: Shutdown = Shutdown()
+
+    @property
+    def group(self) -> str:
+        """The consumer group that mirrors our progress."""
+        return self.kafka.group or f"streamlearn-{self.stream.name}"
+
+    @model_validator(mode="after")
+    def _no_feedback_of_dead_letters(self) -> Config:
+        letters = self.kafka.dead_letter_topic
+        for topic in self.kafka.topics:
+            if letters and (letters == topic or (topic.startswith("^") and re.match(topic, letters))):
+                raise ValueError(
+                    f"kafka.dead_letter_topic = {letters!r} is also read from (kafka.topics has {topic!r}): every bad "
+                    "record would come back for ever; take another name or a narrower expression"
+                )
+        return self
+
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31_557_600.0}
+_DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([smhdwy])\s*")
+_EVERY = re.compile(r"\s*([1-9][0-9_]*)\s*(steps?|events?)\s*")
+
+
+def duration_s(text: str) -> float:
+    """Return a duration such as `90s`, `15m`, `6h`, `7d`, `2w`, `1.5y` in seconds.
+
+    >>> duration_s("15m")
+    900.0
+
+    Raises:
+        ValueError: it has no such form.
+    """
+    if (match := _DURATION.fullmatch(text)) is None:
+        raise ValueError(f"{text!r} is no duration: write a number and a unit, s m h d w or y, such as '15m'")
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def parse_every(text: str) -> tuple[Literal["steps", "events", "seconds"], float]:
+    """Return how often `text` says, as (unit, amount).
+
+    >>> parse_every("500steps"), parse_every("15m")
+    (('steps', 500.0), ('seconds', 900.0))
+
+    Raises:
+        ValueError: it is neither steps, events nor a duration.
+    """
+    if (match := _EVERY.fullmatch(text)) is not None:
+        return ("steps" if match[2].startswith("step") else "events"), float(match[1])
+    try:
+        seconds = duration_s(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: write '500steps', '10000events' or a duration such as '15m'") from None
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no time at all: nothing but publishing would be done")
+    return "seconds", seconds

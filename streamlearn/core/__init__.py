@@ -1,0 +1,1 @@
+"""Decisions only: no I/O, no torch, no clock of its own."""

@@ -1,0 +1,266 @@
+"""What is written to the store, field by field.
+
+These models are the contract with every reader of a lineage: their JSON
+Schemas are published in `docs/schemas/`. `schema_number` rises when a reader
+of the old form would be misled.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from streamlearn.core.events import Outcome
+
+SCHEMA_NUMBER = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+CheckpointId = Annotated[str, StringConstraints(pattern=r"^[0-9]{10}-[0-9a-f]{12}$")]
+VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,}$")]
+
+
+class Stored(BaseModel):
+    """Base of everything that is read back from a store: strict about what it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class FileDigest(Stored):
+    """What a file must be."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+    """Bytes."""
+
+
+class Score(Stored):
+    """Mean loss over some chunks, each scored before it was learnt."""
+
+    nats_per_token: float
+    bits_per_byte: float
+    tokens: int = Field(ge=0)
+    """Scored tokens behind the figures."""
+    fading: dict[str, float] = {}
+    """Fading averages in nats per token by their α per chunk: {"0.99": …, "0.999": …}."""
+    by_source: dict[str, Score] = {}
+    """The same for each source of the stream."""
+
+
+class Scores(Stored):
+    """How the learning adapter and the frozen base did, un-faded over the life of the lineage.
+
+    `live` and `base` are over the same sampled chunks (`evaluation.sample`),
+    so their difference is the gain; `live_every_chunk` is over all.
+    """
+
+    live: Score | None = None
+    base: Score | None = None
+    live_every_chunk: Score | None = None
+
+
+class Totals(Stored):
+    """Counts over some part of the stream."""
+
+    events: int = 0
+    """Offsets passed, whatever their outcome."""
+    admitted: int = 0
+    duplicate: int = 0
+    filtered: int = 0
+    dead_letter: int = 0
+    chunks_learnt: int = 0
+    """First visits."""
+    tokens: int = 0
+    """Scored tokens of first visits: what the stream taught."""
+    tokens_trained: int = 0
+    """Scored tokens of all visits, replay included."""
+    steps: int = 0
+    steps_dropped: int = 0
+    """Steps whose loss or gradient was not finite."""
+    offsets_lost: int = 0
+    """Offsets that retention removed unseen (`kafka.on_lost_data = "skip"`)."""
+
+    def minus(self, earlier: Totals) -> Totals:
+        """Return what came after `earlier`."""
+        return Totals(
+            **{name: getattr(self, name) - getattr(earlier, name) for name in Totals.model_fields}
+        )
+
+
+class BaseModelCard(Stored):
+    """The base model, exactly."""
+
+    name: str
+    """What the user asked for: hub id, directory or file."""
+    served_name: str
+    """`base_model_name_or_path` of the published adapter, as inference servers know the base."""
+    revision: str | None = None
+    config_digest: Sha256
+    weights_digest: Sha256
+    tokenizer_digest: Sha256
+    parameters: int
+
+
+class LoraShape(Stored):
+    """The adapter's shape."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    parameters: int
+
+
+class Draft(Stored):
+    """What the daemon knows of a checkpoint; the registry adds its place in the chain."""
+
+    created_at: str
+    """ISO 8601, UTC."""
+    progress: dict[str, dict[int, int]]
+    totals: Totals
+    scores: Scores
+    event_time: tuple[float, float] | None = None
+    """Oldest and newest event time seen, seconds since 1970."""
+    base: BaseModelCard
+    lora: LoraShape
+    config_digest: Sha256
+    """Of the resolved configuration without secrets and addresses."""
+    libraries: dict[str, str]
+    stream: dict[str, Any]
+    """State of `core` that is not an array: random generators, averages, counters."""
+
+
+class CheckpointState(Draft):
+    """`checkpoints/<seq>-<digest12>/state.json`; its own digest names the checkpoint."""
+
+    schema_number: Literal[1] = SCHEMA_NUMBER
+    lineage: str
+    epoch: int = Field(ge=1)
+    seq: int = Field(ge=1)
+    parent: CheckpointId | None
+    files: dict[str, FileDigest]
+    ledger: FileDigest
+    """Of `ledger/<the same name>.jsonl.gz`."""
+    version: int | None = None
+    """The version this checkpoint is published as, if it is."""
+    parent_version: int | None = None
+    adapter_config: str | None = None
+    """PEFT's `adapter_config.json`, so that any later writer can finish the version."""
+
+
+class Lease(Stored):
+    """Who may write, and until when."""
+
+    owner: str
+    expires_at: float
+    """Wall clock of the owner, seconds since 1970; a hint, the epoch is the fence."""
+
+
+class Head(Stored):
+    """`head.json`, the single commit point of a lineage."""
+
+    schema_number: Literal[1] = SCHEMA_NUMBER
+    lineage: str
+    epoch: int = Field(ge=1)
+    checkpoint: CheckpointId | None = None
+    version: int = 0
+    """Newest allocated version; its files may still be on their way. 0: none."""
+    lease: Lease | None = None
+
+
+class Manifest(Stored):
+    """`versions/<version>/manifest.json`, written last: a version without it does not exist."""
+
+    schema_number: Literal[1] = SCHEMA_NUMBER
+    lineage: str
+    version: VersionName
+    epoch: int
+    created_at: str
+    parent: VersionName | None
+    checkpoint: CheckpointId
+    base: BaseModelCard
+    lora: LoraShape
+    progress: dict[str, dict[int, int]]
+    totals: Totals
+    since_parent: Totals
+    event_time: tuple[float, float] | None
+    config_digest: Sha256
+    libraries: dict[str, str]
+    scores: Scores
+    files: dict[str, FileDigest]
+
+
+class AliasMove(Stored):
+    """One entry of an alias's history."""
+
+    at: str
+    """ISO 8601, UTC."""
+    by: str
+    from_version: VersionName | None
+    to_version: VersionName | None
+    reason: str
+    epoch: int
+
+
+class Alias(Stored):
+    """`aliases/<name>.json`: the current target and every earlier one."""
+
+    schema_number: Literal[1] = SCHEMA_NUMBER
+    name: str
+    version: VersionName | None
+    epoch: int
+    """Epoch of the last writer that touched it; a writer with a lower one is fenced."""
+    history: tuple[AliasMove, ...] = ()
+
+
+class EventLine(Stored):
+    """Ledger line: one offset of the stream and what became of it."""
+
+    kind: Literal["event"] = "event"
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    ts: float
+    outcome: Outcome
+    chunks: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+
+class ScoreLine(Stored):
+    """Ledger line: the first visit of a chunk."""
+
+    kind: Literal["score"] = "score"
+    id: str
+    chunk: int
+    tokens: int
+    bytes: int
+    nll: float | None
+    """Live nats, summed over the chunk's scored tokens; null where it was not finite."""
+    nll_base: float | None = None
+    flushed: bool = False
+    """The step was taken by the flush timer, before a whole batch had come together."""
+
+
+LedgerLine = Annotated[EventLine | ScoreLine, Field(discriminator="kind")]
+LEDGER_LINE: TypeAdapter[EventLine | ScoreLine] = TypeAdapter(LedgerLine)
+
+
+def version_name(number: int) -> str:
+    """Return how version `number` is written.
+
+    >>> version_name(42)
+    'v000042'
+    """
+    return f"v{number:06d}"
+
+
+def version_number(name: str) -> int:
+    """Return the number in a version's name.
+
+    >>> version_number("v000042")
+    42
+    """
+    return int(name.removeprefix("v"))

@@ -1,0 +1,1 @@
+"""Kafka records become arrivals: decode, clean, tokenize, buffer."""

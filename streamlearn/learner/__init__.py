@@ -1,0 +1,1 @@
+"""A causal language model with a LoRA adapter that scores, then learns."""

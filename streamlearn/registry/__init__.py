@@ -1,0 +1,1 @@
+"""Checkpoints and versions of a lineage on an object store."""

@@ -1,0 +1,1 @@
+"""Tell inference servers about new versions."""
