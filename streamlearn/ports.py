@@ -297,7 +297,11 @@ class Committed:
     version: int | None
     """Number of the version that this commit published, if it did."""
     bytes_written: int
-    seconds: float
+    """Of the checkpoint's objects and its ledger."""
+    publish_bytes: int = 0
+    """Of the version's objects."""
+    publish_seconds: float = 0.0
+    """From the swapped head to the moved alias."""
 
 
 class Lineage(Protocol):
@@ -339,6 +343,22 @@ class Lineage(Protocol):
 
     def manifest(self, version: int) -> Manifest:
         """Return the manifest of a published version; raises NotFound."""
+
+
+class Fault(Protocol):
+    """A named point where a chaos test may stop the process; does nothing otherwise.
+
+    Points: `uploaded` (objects are there, head not swapped), `swapped` (head swapped,
+    offsets not mirrored), `version:half` (between two objects of a version),
+    `dead_letters:flush` (some sent, not all acknowledged).
+    """
+
+    def __call__(self, point: str, /) -> None:
+        """The process has come to `point`."""
+
+
+def no_fault(point: str, /) -> None:
+    """Let the process pass."""
 
 
 # --- the rest -------------------------------------------------------------------

@@ -1,0 +1,251 @@
+"""From a configuration to a wired daemon: the only place that names concrete parts.
+
+Also owns what belongs to the process: signals, the order of opening and
+closing, and the system's clock.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+import structlog
+
+from streamlearn import config_file
+from streamlearn.config import Config, parse_every
+from streamlearn.core.mix import Shares
+from streamlearn.core.schedule import Every
+from streamlearn.core.stream import StreamSettings, StreamState
+from streamlearn.core.window import WindowBounds
+from streamlearn.daemon import Daemon, DaemonSettings
+from streamlearn.ingest.open import open_dead_letters, open_source
+from streamlearn.learner.open import OpenedLearner, open_learner
+from streamlearn.ports import Clock, Fault, Lineage, no_fault
+from streamlearn.publisher import Publisher
+from streamlearn.registry.lineage import StoreLineage
+from streamlearn.registry.open import open_store
+from streamlearn.registry.retrying import RetryingStore
+from streamlearn.reporter import Progressed, Reporter, RunReport
+from streamlearn.telemetry.health import WorkerHealth
+from streamlearn.telemetry.http import HttpServer
+from streamlearn.telemetry.prometheus import PrometheusTelemetry
+
+_log = structlog.get_logger(__name__)
+
+_LIBRARIES = ("streamlearn", "torch", "transformers", "peft", "confluent-kafka", "safetensors")
+_DEAD_LETTER_FLUSH_S = 60.0
+"""A flush of dead letters that takes longer than librdkafka's own delivery attempts would is an outage."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> float:
+        """Return the wall clock, seconds since 1970."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+
+class Worker:
+    """One daemon with everything it needs, opened in order and closed in reverse.
+
+    Use as a context manager: entering opens the store, loads the model and
+    binds the port; leaving gives all of it back.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, fault: Fault = no_fault) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._fault = fault
+        self._closing = ExitStack()
+        self._stopped = False
+        self._daemon: Daemon | None = None
+        self._reporter: Reporter | None = None
+        self._opened: OpenedLearner | None = None
+        self._http: HttpServer | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    @property
+    def learner(self) -> OpenedLearner:
+        """The loaded model and its tokenizer."""
+        assert self._opened is not None, "enter the worker first"
+        return self._opened
+
+    @property
+    def http_address(self) -> str:
+        """Where metrics and health are served, `host:port`."""
+        assert self._http is not None, "enter the worker first"
+        return self._http.address
+
+    def stop(self) -> None:
+        """Finish the step, checkpoint and return from `run`; safe from any thread and from a signal handler."""
+        self._stopped = True
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def run(
+        self,
+        *,
+        until_end: bool = False,
+        deadline_s: float = math.inf,
+        publish_last: bool = False,
+        on_step: Callable[[Progressed], None] | None = None,
+    ) -> RunReport:
+        """Learn until stopped; see `Daemon.run`.
+
+        Args:
+            on_step: called in the learner's thread after each step.
+        """
+        assert self._daemon is not None and self._reporter is not None, "enter the worker first"
+        self._reporter.on_step = on_step
+        if self._stopped:
+            self._daemon.stop()
+        return self._daemon.run(until_end=until_end, deadline_s=deadline_s, publish_last=publish_last)
+
+    def _open(self) -> None:
+        config, closing = self._config, self._closing
+        telemetry = PrometheusTelemetry()
+        telemetry.info("streamlearn_build_info", version=_version("streamlearn"), python=platform.python_version())
+        health = WorkerHealth(unhealthy_after_s=config.http.unhealthy_after_s, clock=self._clock, telemetry=telemetry)
+        health.not_ready("loading the model")
+        self._http = HttpServer(config.http, telemetry.registry, health)
+        self._http.start()
+        closing.callback(self._http.close)
+
+        store = RetryingStore(
+            open_store(config.store), budget_s=config.store.retry_budget_s, clock=self._clock, telemetry=telemetry
+        )
+        store.probe()
+        # Before the model: a writer that cannot commit must not spend minutes to find out.
+        lineage: Lineage = StoreLineage(
+            store,
+            config.stream.name,
+            ttl_s=config.lease.ttl_s,
+            clock=self._clock,
+            telemetry=telemetry,
+            fault=self._fault,
+        )
+        closing.callback(lineage.release)
+        opened = self._opened = open_learner(config)
+        health.beat()
+        dead_letters = open_dead_letters(config, telemetry, fault=self._fault)
+        closing.callback(dead_letters.close)
+        source = open_source(config, opened.chunker, telemetry, self._clock)
+        closing.callback(source.close)
+        publisher = Publisher(
+            lineage=lineage,
+            dead_letters=dead_letters,
+            mirror=source.mirror,
+            telemetry=telemetry,
+            clock=self._clock,
+            lease_ttl_s=config.lease.ttl_s,
+            flush_timeout_s=_DEAD_LETTER_FLUSH_S,
+        )
+        closing.callback(publisher.close)
+        self._reporter = Reporter(telemetry, self._clock, group=config.group)
+        self._daemon = Daemon(
+            source=source,
+            dead_letters=dead_letters,
+            learner=opened.learner,
+            stream=StreamState(_stream_settings(config, opened.context_tokens), opened.anchor),
+            lineage=lineage,
+            publisher=publisher,
+            reporter=self._reporter,
+            health=health,
+            clock=self._clock,
+            settings=_daemon_settings(config),
+        )
+
+
+def run(config: Config, *, until_end: bool = False) -> RunReport:
+    """Run the worker of `config` until it ends or is told to.
+
+    SIGTERM and SIGINT finish the step, checkpoint and return; a second one ends at once.
+    """
+    worker = Worker(config)
+    with _stopped_by_signals(worker.stop), worker:
+        _log.info("serving", metrics=f"http://{worker.http_address}/metrics")
+        return worker.run(until_end=until_end)
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+        # What is set first takes effect again: the second signal does not wait.
+        signal.signal(number, earlier[number])
+
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in earlier:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
+    window, mix = config.window, config.mix
+    return StreamSettings(
+        seed=config.stream.seed,
+        step_chunks=config.learner.step_chunks,
+        shares=Shares(
+            window=mix.window, reservoir=mix.reservoir, anchor=mix.anchor if config.anchor.file is not None else 0.0
+        ),
+        window=WindowBounds(
+            half_life_s=window.half_life_s,
+            length_s=window.half_life_s * window.length_half_lives,
+            min_effective_chunks=window.min_effective_chunks,
+            max_tokens=window.max_tokens,
+            max_bytes=window.max_bytes,
+            max_visits=mix.window_visits,
+        ),
+        reservoir_chunks=mix.reservoir_tokens // context_tokens,
+        base_sample=config.evaluation.sample,
+        max_sources=config.ingest.max_sources,
+    )
+
+
+def _daemon_settings(config: Config) -> DaemonSettings:
+    unit, amount = parse_every(config.publish.every)
+    return DaemonSettings(
+        learning_rate=config.learner.learning_rate,
+        warmup_steps=config.learner.warmup_steps,
+        flush_s=config.learner.flush_s,
+        checkpoint_every_s=config.checkpoint.every_s,
+        checkpoint_every_events=config.checkpoint.every_events,
+        publish_every=Every(unit=unit, amount=amount),
+        grace_s=config.shutdown.grace_s,
+        config_digest=config_file.digest(config),
+        libraries={name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

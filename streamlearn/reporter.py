@@ -1,0 +1,181 @@
+"""What the loop did, as metrics and as one running summary.
+
+Translates; decides nothing. Metric names are those of `core/metrics.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamlearn.core.batches import StepResult
+from streamlearn.core.events import Arrival, Outcome
+from streamlearn.core.manifest import BaseModelCard, LoraShape, Score, Scores, Totals
+from streamlearn.core.stream import Batch, StreamState
+from streamlearn.ports import Clock, IntakeStatus, Telemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """Where a run stands after a step."""
+
+    totals: Totals
+    """Over the life of the lineage."""
+    scores: Scores
+    tokens_per_s: float
+    """Trained tokens a second of this run, everything included."""
+    step_tokens_per_s: float
+    """Trained tokens a second of the bare step."""
+    lag_records: int
+    newest_version: int
+    window_chunks: int
+    nats: tuple[tuple[float, float | None, int], ...]
+    """Of the step's fresh chunks: live nats, base nats where sampled, scored tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What one run of the worker did."""
+
+    seconds: float
+    """From ready to the end of the last checkpoint."""
+    step_seconds: float
+    """Of these, in the learner's step alone."""
+    tokens_trained: int
+    """Scored tokens of all visits in this run."""
+    totals: Totals
+    """Over the life of the lineage."""
+    scores: Scores
+    newest_version: int
+
+
+class Reporter:
+    """Keeps metrics current and the observer informed."""
+
+    def __init__(self, telemetry: Telemetry, clock: Clock, *, group: str) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._group = group
+        self.on_step: Callable[[Progressed], None] | None = None
+        self._began = clock.monotonic()
+        self._step_seconds = 0.0
+        self._tokens_trained = 0
+        self.newest_version = 0
+
+    def began(self, *, epoch: int, newest_version: int, base: BaseModelCard, lora: LoraShape) -> None:
+        """The lineage is ours and the model is loaded."""
+        self._began = self._clock.monotonic()
+        self.newest_version = newest_version
+        self._telemetry.gauge("streamlearn_epoch", epoch)
+        self._telemetry.gauge("streamlearn_version", newest_version)
+        self._telemetry.info(
+            "streamlearn_model_info",
+            base=base.served_name,
+            revision=base.revision or "",
+            weights=base.weights_digest[:12],
+            rank=str(lora.rank),
+        )
+
+    def admitted(self, arrival: Arrival, outcome: Outcome) -> None:
+        """An event was passed for good."""
+        self._telemetry.count("streamlearn_events_total", outcome=outcome.value)
+        if arrival.skipped:
+            self._telemetry.count("streamlearn_offsets_lost_total", arrival.skipped)
+        if outcome is not Outcome.DEAD_LETTER:
+            self._telemetry.gauge("streamlearn_event_time_lag_seconds", max(self._clock.now() - arrival.ts, 0.0))
+
+    def learnt(
+        self,
+        batch: Batch,
+        result: StepResult,
+        base_nll: list[float],
+        stream: StreamState,
+        status: IntakeStatus,
+        rate: float,
+    ) -> None:
+        """A step was taken."""
+        trained = sum(draw.chunk.scored_tokens for draw in batch.draws)
+        self._step_seconds += result.seconds
+        self._tokens_trained += trained
+        self._count_step(batch, result, rate, trained)
+        self._show_stream(stream)
+        self._show_intake(status)
+        if self.on_step is not None:
+            base = dict(zip(batch.sampled, base_nll, strict=True))
+            seconds = max(self._clock.monotonic() - self._began, 1e-9)
+            self.on_step(
+                Progressed(
+                    totals=stream.totals,
+                    scores=stream.scores,
+                    tokens_per_s=self._tokens_trained / seconds,
+                    step_tokens_per_s=self._tokens_trained / max(self._step_seconds, 1e-9),
+                    lag_records=sum(status.lag_records.values()),
+                    newest_version=self.newest_version,
+                    window_chunks=len(stream.window),
+                    nats=tuple(
+                        (result.nll[i], base.get(i), item.chunk.scored_tokens) for i, item in enumerate(batch.fresh)
+                    ),
+                )
+            )
+
+    def idle(self, status: IntakeStatus) -> None:
+        """The source had nothing."""
+        self._show_intake(status)
+
+    def finished(self, stream: StreamState) -> RunReport:
+        """Return the summary of the run that ends now."""
+        return RunReport(
+            seconds=self._clock.monotonic() - self._began,
+            step_seconds=self._step_seconds,
+            tokens_trained=self._tokens_trained,
+            totals=stream.totals,
+            scores=stream.scores,
+            newest_version=self.newest_version,
+        )
+
+    def _count_step(self, batch: Batch, result: StepResult, rate: float, trained: int) -> None:
+        say = self._telemetry
+        say.count("streamlearn_steps_total")
+        if not result.applied:
+            say.count("streamlearn_steps_dropped_total")
+        say.observe("streamlearn_step_seconds", result.seconds)
+        say.gauge("streamlearn_gradient_norm", result.gradient_norm)
+        say.gauge("streamlearn_learning_rate", rate)
+        say.gauge("streamlearn_tokens_per_second", trained / max(result.seconds, 1e-9))
+        say.count("streamlearn_tokens_learnt_total", sum(item.chunk.scored_tokens for item in batch.fresh))
+        for draw in batch.draws:
+            say.count("streamlearn_tokens_trained_total", draw.chunk.scored_tokens, role=draw.role.value)
+
+    def _show_stream(self, stream: StreamState) -> None:
+        say = self._telemetry
+        say.gauge("streamlearn_window_chunks", len(stream.window))
+        say.gauge("streamlearn_window_tokens", stream.window.tokens)
+        say.gauge("streamlearn_window_effective_chunks", stream.window.effective_chunks())
+        say.gauge("streamlearn_reservoir_chunks", len(stream.reservoir))
+        scores = stream.scores
+        for model, score in (
+            ("live", scores.live),
+            ("base", scores.base),
+            ("live_every_chunk", scores.live_every_chunk),
+        ):
+            if score is not None:
+                self._show_score(model, "all", score)
+                for source, own in score.by_source.items():
+                    self._show_score(model, source, own)
+        if scores.live is not None and scores.base is not None:
+            say.gauge("streamlearn_gain_nats_per_token", scores.base.nats_per_token - scores.live.nats_per_token)
+
+    def _show_score(self, model: str, source: str, score: Score) -> None:
+        say = self._telemetry
+        say.gauge("streamlearn_nats_per_token", score.nats_per_token, model=model, source=source)
+        say.gauge("streamlearn_bits_per_byte", score.bits_per_byte, model=model, source=source)
+        for alpha, value in score.fading.items():
+            say.gauge("streamlearn_nats_per_token_fading", value, model=model, source=source, alpha=alpha)
+
+    def _show_intake(self, status: IntakeStatus) -> None:
+        for (topic, partition), lag in status.lag_records.items():
+            self._telemetry.gauge(
+                "kafka_consumergroup_lag", lag, consumergroup=self._group, topic=topic, partition=str(partition)
+            )
+        if status.assigned and not any(status.lag_records.values()) and status.buffered_records == 0:
+            self._telemetry.gauge("streamlearn_event_time_lag_seconds", 0.0)
