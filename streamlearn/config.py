@@ -26,8 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 def _lineage_name(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
         raise ValueError(
-            "becomes part of storage keys: use 1-128 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit"
+            "becomes part of storage keys: use 1-128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
         )
     return name
 
@@ -135,6 +134,15 @@ class Ingest(Section):
     """Records ready for the learner; above it fetching pauses. A few minutes of learning on two cores."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the same buffer."""
+
+    @model_validator(mode="after")
+    def _some_text_passes(self) -> Ingest:
+        if self.min_chars > self.max_chars:
+            raise ValueError(
+                f"ingest.min_chars = {self.min_chars} is above ingest.max_chars = {self.max_chars}, so that no text "
+                "would ever be learnt: lower the first or raise the second"
+            )
+        return self
 
 
 class Errors(Section):
@@ -310,6 +318,16 @@ class S3(Section):
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """`auto`: path style where `endpoint_url` is given, as most stores beside AWS want it."""
 
+    @model_validator(mode="after")
+    def _keys_come_in_pairs(self) -> S3:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            given, wanted = ("access_key_id", "secret_access_key")[:: 1 if self.access_key_id else -1]
+            raise ValueError(
+                f"store.s3.{given} is given without store.s3.{wanted}, and a mixture of yours and what boto3 finds "
+                "would be refused: give both, or neither"
+            )
+        return self
+
 
 class Store(Section):
     """Where lineages live."""
@@ -373,6 +391,20 @@ class Config(Section):
     def group(self) -> str:
         """The consumer group that mirrors our progress."""
         return self.kafka.group or f"streamlearn-{self.stream.name}"
+
+    @model_validator(mode="after")
+    def _what_is_given_is_used(self) -> Config:
+        if self.store.s3 != S3() and not self.store.url.startswith("s3://"):
+            raise ValueError(
+                f"[store.s3] is given, but store.url = {self.store.url!r} is a directory, so that nothing would "
+                "reach S3: write s3://bucket/prefix, or leave [store.s3] out"
+            )
+        if self.anchor.file is not None and self.mix.anchor == 0:
+            raise ValueError(
+                f"anchor.file = {self.anchor.file!r} is given, but mix.anchor = 0, so that it would never be "
+                "rehearsed: give mix.anchor a share, or leave anchor.file out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_feedback_of_dead_letters(self) -> Config:

@@ -155,7 +155,7 @@ class Daemon:
         if self._dropped_in_a_row >= _MAX_DROPPED:
             raise Fatal(
                 f"{_MAX_DROPPED} steps in a row had a loss or gradient that was not finite; the lineage stays at its "
-                "last checkpoint: lower learner.learning_rate, or set model.dtype = \"fp32\""
+                'last checkpoint: lower learner.learning_rate, or set model.dtype = "fp32"'
             )
 
     # --- checkpoints ------------------------------------------------------------

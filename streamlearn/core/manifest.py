@@ -7,13 +7,13 @@ of the old form would be misled.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from streamlearn.core.events import Outcome
 
-SCHEMA_NUMBER = 1
+SCHEMA_NUMBER: Final = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 CheckpointId = Annotated[str, StringConstraints(pattern=r"^[0-9]{10}-[0-9a-f]{12}$")]
@@ -23,9 +23,7 @@ VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,}$")]
 class Stored(BaseModel):
     """Base of everything that is read back from a store: strict about what it does not know."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class FileDigest(Stored):
@@ -84,9 +82,7 @@ class Totals(Stored):
 
     def minus(self, earlier: Totals) -> Totals:
         """Return what came after `earlier`."""
-        return Totals(
-            **{name: getattr(self, name) - getattr(earlier, name) for name in Totals.model_fields}
-        )
+        return Totals(**{name: getattr(self, name) - getattr(earlier, name) for name in Totals.model_fields})
 
 
 class BaseModelCard(Stored):

@@ -78,9 +78,7 @@ class Prequential:
         """Return all means."""
         return Scores(
             **{
-                model: tally.score(
-                    {source: own.score() for source, own in sorted(self._by_source[model].items())}
-                )
+                model: tally.score({source: own.score() for source, own in sorted(self._by_source[model].items())})
                 for model, tally in self._all.items()
             }
         )

@@ -54,7 +54,5 @@ class Seen:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Continue from `arrays()`."""
         digests = arrays["seen.digests"].astype(np.uint8)
-        self._ts = OrderedDict(
-            (row.tobytes(), float(ts)) for row, ts in zip(digests, arrays["seen.ts"], strict=True)
-        )
+        self._ts = OrderedDict((row.tobytes(), float(ts)) for row, ts in zip(digests, arrays["seen.ts"], strict=True))
         self._newest = max(self._ts.values(), default=-np.inf)

@@ -30,7 +30,9 @@ from tests.unit.core.making import arrival, settings
 class Rig:
     """A daemon and its fakes."""
 
-    def __init__(self, arrivals: Sequence[Arrival], lineage: MemoryLineage | None = None, *, every: int = 10**9) -> None:
+    def __init__(
+        self, arrivals: Sequence[Arrival], lineage: MemoryLineage | None = None, *, every: int = 10**9
+    ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = ListSource(arrivals)
         self.letters = ListDeadLetters()

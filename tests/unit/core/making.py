@@ -18,7 +18,12 @@ def chunk(number: int = 0, tokens: int = 8) -> Chunk:
 
 
 def arrival(
-    offset: int, *, outcome: Outcome = Outcome.ADMITTED, chunks: int = 1, text: int | None = None, ts: float | None = None
+    offset: int,
+    *,
+    outcome: Outcome = Outcome.ADMITTED,
+    chunks: int = 1,
+    text: int | None = None,
+    ts: float | None = None,
 ) -> Arrival:
     """The event at `offset` of news:0; its text is `text`, by default one of its own."""
     number = offset if text is None else text

@@ -30,7 +30,8 @@ def result_of(batch: Batch) -> StepResult:
 
 def learn(state: StreamState, arrivals: list[Arrival]) -> list[Batch]:
     """Run the daemon's loop over `arrivals`, flushing at the end."""
-    batches, waiting = [], list(arrivals)
+    batches: list[Batch] = []
+    waiting = list(arrivals)
     while True:
         while state.wants_events and waiting:
             state.admit(waiting.pop(0))
@@ -98,7 +99,8 @@ def test_an_interruption_leaves_no_trace(shape: list[tuple[Outcome, int]], cut: 
 
 def _steps(state: StreamState, arrivals: list[Arrival]) -> list[Batch]:
     """As `learn`, without the flush: what a run does until it is interrupted."""
-    batches, waiting = [], list(arrivals)
+    batches: list[Batch] = []
+    waiting = list(arrivals)
     while True:
         while state.wants_events and waiting:
             state.admit(waiting.pop(0))
