@@ -1,0 +1,35 @@
+# Every target sets up .venv by itself, and only when pyproject.toml or constraints.txt have changed.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint docs clean
+SHELL := bash
+BIN := .venv/bin
+ARGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  Options for a target go into ARGS: make demo ARGS="--minutes 2 --json", make test ARGS="-k window"'
+
+setup: ## make .venv ready (Python >= 3.11, pinned versions, the demo's model)
+	@tools/setup.sh
+
+demo: setup ## learn a real stream on embedded parts, about four minutes
+	@$(BIN)/streamlearn demo $(ARGS)
+
+test: setup ## pass the tests; real Kafka and S3 servers are used where they are found
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## format, lint, types, layers, generated docs; changes nothing
+	@echo 'ruff: format and rules';  $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@echo 'mypy: types';             $(BIN)/mypy --no-error-summary
+	@echo 'import-linter: layers';   $(BIN)/lint-imports --no-logo > .import_linter.log || { cat .import_linter.log; exit 1; }
+	@rm -f .import_linter.log
+	@echo 'docs: generated pages';   $(BIN)/python tools/docs.py --check
+
+check: lint test ## everything CI asks for
+
+docs: setup ## write the generated pages of docs/ anew
+	@$(BIN)/python tools/docs.py
+
+clean: ## remove what the other targets made; the demo's lineage stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
