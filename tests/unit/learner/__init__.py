@@ -1,0 +1,1 @@
+"""Tests of the learner, on a model made in a second."""
