@@ -16,7 +16,7 @@ import structlog
 
 from streamlearn.core.arrays import from_bytes
 from streamlearn.core.events import Outcome, Progress
-from streamlearn.core.manifest import Draft
+from streamlearn.core.manifest import BaseModelCard, Draft
 from streamlearn.core.schedule import Every, Mark, learning_rate
 from streamlearn.core.stream import Batch, StreamState
 from streamlearn.ports import Clock, DeadLetters, EventSource, Fatal, Health, Learner, Lineage, Restored
@@ -112,8 +112,10 @@ class Daemon:
         ends = self._source.ends() if until_end else None
         while not self._stop.is_set() and self._clock.monotonic() < deadline:
             self._publisher.check()
-            self._admit()
+            self._health.beat()
             at_end = ends is not None and self._source.caught_up(ends)
+            if self._stream.wants_events and not at_end:
+                self._admit()
             if batch := self._stream.next_batch(flush=at_end or self._flush_due()):
                 self._learn(batch)
             elif at_end:
@@ -122,22 +124,18 @@ class Daemon:
         return self._finish(publish=until_end or publish_last)
 
     def _admit(self) -> None:
-        """Take events until a whole step can be taken, or nothing comes for a moment."""
-        while self._stream.wants_events and not self._stop.is_set():
-            self._health.beat()
-            if self._stream.ledger_lines >= _MAX_LINES:
-                self._hold()
-                return
-            if (arrival := self._source.take(self._patience())) is None:
-                self._reporter.idle(self._source.status())
-                return
+        """Take the next event, if one comes within a moment."""
+        if self._stream.ledger_lines >= _MAX_LINES:
+            self._hold()
+        elif (arrival := self._source.take(self._patience())) is None:
+            self._reporter.idle(self._source.status())
+        else:
             outcome = self._stream.admit(arrival)
             if outcome is Outcome.DEAD_LETTER:
                 self._dead_letters.send(arrival)
             self._reporter.admitted(arrival, outcome)
             if self._stream.waiting and self._waiting_since == math.inf:
                 self._waiting_since = self._clock.monotonic()
-            self._checkpoint_if_due()
 
     def _learn(self, batch: Batch) -> None:
         """Score every chunk, then learn from it."""
@@ -149,7 +147,6 @@ class Daemon:
         base_nll = [float(nll) for nll in self._learner.base_nll(sampled)] if sampled else []
         self._stream.record(batch, result, base_nll)
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
-        self._health.beat()
         self._reporter.learnt(batch, result, base_nll, self._stream, self._source.status(), rate)
         self._dropped_in_a_row = 0 if result.applied else self._dropped_in_a_row + 1
         if self._dropped_in_a_row >= _MAX_DROPPED:
@@ -211,6 +208,7 @@ class Daemon:
 
     def _begin(self, restored: Restored) -> None:
         if (state := restored.state) is not None:
+            _refuse_other_base(state.base, self._learner.base)
             self._learner.restore(restored.files)
             self._stream.restore(
                 state.stream,
@@ -226,6 +224,8 @@ class Daemon:
         if state is not None:
             earlier = state.stream["published"]
             self._published = Mark(monotonic_s=self._saved.monotonic_s, **earlier)
+        # What an earlier run left in the queue must not wait for another event.
+        self._waiting_since = self._saved.monotonic_s if self._stream.waiting else math.inf
         self._publisher.start()
         self._source.start(self._stream.progress)
         self._reporter.began(
@@ -273,6 +273,19 @@ class Daemon:
     def _mark(self) -> Mark:
         totals = self._stream.totals
         return Mark(steps=totals.steps, events=totals.events, monotonic_s=self._clock.monotonic())
+
+
+def _refuse_other_base(theirs: BaseModelCard, ours: BaseModelCard) -> None:
+    """An adapter means nothing on another base, even where it fits."""
+    if (theirs.weights_digest, theirs.tokenizer_digest) != (ours.weights_digest, ours.tokenizer_digest):
+        raise Fatal(
+            f"the lineage learns on {_known_by(theirs)}, but [model] is {_known_by(ours)}: give the model it began "
+            "with, or begin a new stream.name"
+        )
+
+
+def _known_by(base: BaseModelCard) -> str:
+    return f"{base.name} (weights {base.weights_digest[:12]}, tokenizer {base.tokenizer_digest[:12]})"
 
 
 def _copy(progress: Progress) -> Progress:

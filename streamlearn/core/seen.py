@@ -44,15 +44,16 @@ class Seen:
         return earlier is not None and abs(ts - earlier) <= self._length_s
 
     def arrays(self) -> Arrays:
-        """Return the whole state as arrays: digests uint8 of shape (N, 16), times of shape (N,)."""
+        """Return the whole state as arrays: digests uint8 of shape (N, 16), times of shape (N,), the newest."""
         joined = b"".join(self._ts)
         return {
             "seen.digests": np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES).copy(),
             "seen.ts": np.array(list(self._ts.values()), dtype=np.float64),
+            "seen.newest": np.array([self._newest]),
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Continue from `arrays()`."""
         digests = arrays["seen.digests"].astype(np.uint8)
         self._ts = OrderedDict((row.tobytes(), float(ts)) for row, ts in zip(digests, arrays["seen.ts"], strict=True))
-        self._newest = max(self._ts.values(), default=-np.inf)
+        self._newest = float(arrays["seen.newest"][0])

@@ -2,7 +2,8 @@
 
 A pure state machine: arrivals go in, batches come out, scores come back. The
 same sequence of calls gives the same batches, byte for byte, whenever and
-wherever it runs, and `parts()` / `restore()` interrupt it without a trace.
+wherever it runs, and `document()`, `arrays()` and
+`restore()` interrupt it without a trace.
 """
 
 from __future__ import annotations

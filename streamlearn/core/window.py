@@ -83,6 +83,8 @@ class Window:
         return pack("window", self._chunks) | {
             "window.ts": self._ts.copy(),
             "window.visits": self._visits.copy(),
+            # Not the newest held: that one may have left for want of tokens.
+            "window.newest": np.array([self._newest]),
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -90,7 +92,7 @@ class Window:
         self._chunks = unpack("window", arrays)
         self._ts = arrays["window.ts"].astype(np.float64)
         self._visits = arrays["window.visits"].astype(np.int32)
-        self._newest = float(self._ts.max()) if self._ts.size else -np.inf
+        self._newest = float(arrays["window.newest"][0])
         self.tokens = sum(len(chunk.ids) for chunk in self._chunks)
 
     def _weights(self) -> NDArray[np.float64]:

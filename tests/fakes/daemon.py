@@ -77,6 +77,8 @@ class ListSource:
         self._arrivals = list(arrivals)
         self._next = 0
         self._on_empty = on_empty
+        self.end: int | None = None
+        """What `ends` says, where events go on after it."""
         self.mirrored: Progress = {}
 
     def start(self, progress: Progress) -> None:
@@ -91,10 +93,12 @@ class ListSource:
         return self._arrivals[self._next - 1]
 
     def ends(self) -> Progress:
-        return {"news": {0: self._arrivals[-1].offset + 1 if self._arrivals else 0}}
+        last = self._arrivals[-1].offset + 1 if self._arrivals else 0
+        return {"news": {0: last if self.end is None else self.end}}
 
     def caught_up(self, ends: Progress) -> bool:
-        return self._next == len(self._arrivals)
+        taken = self._arrivals[self._next - 1].offset + 1 if self._next else 0
+        return self._next == len(self._arrivals) or taken >= ends["news"][0]
 
     def status(self) -> IntakeStatus:
         return IntakeStatus(
@@ -148,6 +152,7 @@ class NumberLearner:
         self.weight = 0.0
         self.batches: list[tuple[Draw, ...]] = []
         self.finite = True
+        self.weights_digest = DIGEST
 
     @property
     def base(self) -> BaseModelCard:
@@ -155,7 +160,7 @@ class NumberLearner:
             name="number",
             served_name="number",
             config_digest=DIGEST,
-            weights_digest=DIGEST,
+            weights_digest=self.weights_digest,
             tokenizer_digest=DIGEST,
             parameters=1,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -31,7 +31,12 @@ class Rig:
     """A daemon and its fakes."""
 
     def __init__(
-        self, arrivals: Sequence[Arrival], lineage: MemoryLineage | None = None, *, every: int = 10**9
+        self,
+        arrivals: Sequence[Arrival],
+        lineage: MemoryLineage | None = None,
+        *,
+        every: int = 10**9,
+        flush_s: float = 1e9,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = ListSource(arrivals)
@@ -63,7 +68,7 @@ class Rig:
             settings=DaemonSettings(
                 learning_rate=0.1,
                 warmup_steps=2,
-                flush_s=1e9,
+                flush_s=flush_s,
                 checkpoint_every_s=1e9,
                 checkpoint_every_events=every,
                 publish_every=Every(unit="steps", amount=1e9),
@@ -72,6 +77,15 @@ class Rig:
                 libraries={},
             ),
         )
+
+    def stop_when(self, condition: Callable[[], bool]) -> Callable[[], None]:
+        """Return what stops the daemon once `condition` holds, or after far too long."""
+
+        def look() -> None:
+            if condition() or self.clock.time > 10_000.0:
+                self.daemon.stop()
+
+        return look
 
     def run_to_the_end(self) -> None:
         try:
@@ -177,12 +191,59 @@ def test_an_event_that_waits_is_carried_over_a_restart() -> None:
     assert visits == [f"news:0:{offset}" for offset in range(4)]
 
 
+def test_a_quiet_stream_is_learnt_when_the_flush_timer_says_so() -> None:
+    """The last event of an hour does not wait for the next one, and the ledger says that the clock decided."""
+    rig = Rig([arrival(0)], flush_s=0.01)
+    rig.source._on_empty = rig.stop_when(lambda: bool(rig.learner.batches))
+
+    rig.daemon.run()
+    rig.publisher.close()
+
+    assert [line.flushed for line in rig.lineage.ledger if isinstance(line, ScoreLine)] == [True]
+
+
+def test_what_waited_at_a_restart_is_flushed_without_another_event() -> None:
+    """A restart does not leave an event behind."""
+    rig = Rig([arrival(0)])
+    rig.source._on_empty = rig.daemon.stop
+    rig.daemon.run()
+    rig.publisher.close()
+
+    again = Rig([arrival(0)], rig.lineage, flush_s=0.01)
+    again.source._on_empty = again.stop_when(lambda: bool(again.learner.batches))
+    again.daemon.run()
+    again.publisher.close()
+
+    assert [line.id for line in rig.lineage.ledger if isinstance(line, ScoreLine)] == ["news:0:0"]
+
+
+def test_a_run_to_the_end_ends_although_events_go_on_coming() -> None:
+    """A backfill of a busy topic comes to an end."""
+    rig = Rig([arrival(offset) for offset in range(50)])
+    rig.source.end = 10
+
+    rig.run_to_the_end()
+
+    assert rig.lineage.commits[-1][0].progress == {"news": {0: 10}}
+
+
+def test_a_lineage_is_not_continued_on_another_base() -> None:
+    """An adapter means nothing on other weights, even where it fits."""
+    rig = Rig([arrival(0), arrival(1)])
+    rig.run_to_the_end()
+    again = Rig([arrival(0), arrival(1)], rig.lineage)
+    again.learner.weights_digest = "f" * 64
+
+    with pytest.raises(Fatal, match=r"give the model it began with, or begin a new stream\.name"):
+        again.run_to_the_end()
+
+
 def test_a_learner_that_has_broken_down_ends_the_process() -> None:
     """The stream is not burnt on a model that is no more."""
     rig = Rig([arrival(offset) for offset in range(50)])
     rig.learner.finite = False
 
-    with pytest.raises(Fatal, match="learner.learning_rate"):
+    with pytest.raises(Fatal, match=r"learner\.learning_rate"):
         rig.run_to_the_end()
 
     assert len(rig.learner.batches) == 3

@@ -134,7 +134,7 @@ def test_the_ledger_has_one_line_for_every_offset_and_every_first_visit(shape: l
 
 
 def test_the_mix_is_kept_over_time() -> None:
-    """70 % fresh, 15 % window, 10 % reservoir, by tokens."""
+    """75 % fresh, 15 % window, 10 % reservoir, by tokens."""
     shares = Shares(window=0.15, reservoir=0.10, anchor=0.0)
     state = StreamState(settings(shares=shares, window=bounds(max_visits=2)))
 

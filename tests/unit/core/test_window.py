@@ -57,6 +57,17 @@ def test_a_very_old_chunk_can_still_be_drawn_alone() -> None:
     assert {int(item.ids[0]) for item in (window.draw(random), window.draw(random)) if item is not None} == {0, 1}
 
 
+def test_a_restored_window_knows_the_newest_event_it_no_longer_holds() -> None:
+    """Age is against the newest event seen, which may have left for want of tokens."""
+    tight = bounds(length_s=50.0, max_tokens=45)
+    whole, resumed = Window(tight), filled(Window(tight), [])
+    filled(whole, [100.0, 60.0, 60.0, 60.0, 60.0, 60.0])
+    resumed.restore(whole.arrays())
+    for window in (whole, resumed):
+        window.add(chunk(9), 20.0)
+    assert resumed.arrays()["window.ts"].tolist() == whole.arrays()["window.ts"].tolist()
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=20), st.integers(0, 5))
 def test_a_restored_window_draws_as_the_one_before(times: list[float], draws: int) -> None:
     """A restart leaves no trace."""
