@@ -149,11 +149,11 @@ class Worker:
         )
         closing.callback(lineage.release)
         opened = self._opened = open_learner(config)
-        health.beat()
         dead_letters = open_dead_letters(config, telemetry, fault=self._fault)
         closing.callback(dead_letters.close)
         source = open_source(config, opened.chunker, telemetry, self._clock)
         closing.callback(source.close)
+        self._reporter = Reporter(telemetry, self._clock, group=config.group)
         publisher = Publisher(
             lineage=lineage,
             dead_letters=dead_letters,
@@ -162,9 +162,9 @@ class Worker:
             clock=self._clock,
             lease_ttl_s=config.lease.ttl_s,
             flush_timeout_s=_DEAD_LETTER_FLUSH_S,
+            on_committed=self._reporter.committed,
         )
         closing.callback(publisher.close)
-        self._reporter = Reporter(telemetry, self._clock, group=config.group)
         self._daemon = Daemon(
             source=source,
             dead_letters=dead_letters,
@@ -185,17 +185,19 @@ def run(config: Config, *, until_end: bool = False) -> RunReport:
     SIGTERM and SIGINT finish the step, checkpoint and return; a second one ends at once.
     """
     worker = Worker(config)
-    with _stopped_by_signals(worker.stop), worker:
+    with stopped_by_signals(worker.stop), worker:
         _log.info("serving", metrics=f"http://{worker.http_address}/metrics")
         return worker.run(until_end=until_end)
 
 
 @contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM or SIGINT while the block runs; a second one ends the process at once."""
+
     def handle(number: int, frame: FrameType | None) -> None:
         stop()
         # What is set first takes effect again: the second signal does not wait.
-        signal.signal(number, earlier[number])
+        signal.signal(number, earlier[signal.Signals(number)])
 
     earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in earlier:

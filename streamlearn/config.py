@@ -310,9 +310,13 @@ class S3(Section):
     endpoint_url: str | None = None
     """For stores other than AWS."""
     region: str | None = None
+    """boto3's own choice unless given."""
     access_key_id: SecretStr | None = None
+    """Found the way boto3 finds it unless given."""
     secret_access_key: SecretStr | None = None
+    """Comes with `access_key_id`."""
     session_token: SecretStr | None = None
+    """Of temporary keys."""
     ca_bundle: str | None = None
     """PEM file of a private certificate authority."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
@@ -354,6 +358,7 @@ class Log(Section):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity. Other libraries are heard from `warning` on, and from `info` on where this is `debug`."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""
 

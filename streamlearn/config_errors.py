@@ -25,6 +25,8 @@ Key: TypeAlias = tuple[str, ...]
 
 _LONGEST_SHOWN = 80
 """Characters of a value that an error repeats."""
+_SHORTEST_SECRET = 4
+"""Characters; masking shorter texts wherever they occur would garble the message."""
 
 
 class ConfigError(ValueError):
@@ -35,7 +37,7 @@ def describe(error: ValidationError, variables: Mapping[Key, str]) -> list[str]:
     """Return one line for each key that is wrong; `variables` names what the environment has set."""
     found: dict[Key, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False, include_context=False):
-        found.setdefault(_key_of(details["loc"], details["type"]), []).append(details)
+        found.setdefault(_key_of(details["loc"]), []).append(details)
     lines = []
     for key, group in found.items():
         variable = f" (from {variables[key]})" if key in variables else ""
@@ -130,7 +132,7 @@ def _secrets_in(table: Mapping[str, Any]) -> Iterator[str]:
     for name, value in table.items():
         if isinstance(value, dict):
             yield from _secrets_in(value)
-        elif is_secret_key(name) and len(str(value)) > 3:
+        elif is_secret_key(name) and len(str(value)) >= _SHORTEST_SECRET:
             yield str(value)
 
 
@@ -151,7 +153,7 @@ def find(parts: Key | list[str]) -> tuple[Key, FieldInfo | None]:
     return key, field
 
 
-def _key_of(loc: tuple[int | str, ...], kind: str) -> Key:
+def _key_of(loc: tuple[int | str, ...]) -> Key:
     """Return the key that pydantic's location means, without its union branches and indices."""
     parts = [str(part) for part in loc]
     key, field = find(parts)

@@ -19,7 +19,7 @@ from streamlearn.core.events import Outcome, Progress
 from streamlearn.core.manifest import BaseModelCard, Draft
 from streamlearn.core.schedule import Every, Mark, learning_rate
 from streamlearn.core.stream import Batch, StreamState
-from streamlearn.ports import Clock, DeadLetters, EventSource, Fatal, Health, Learner, Lineage, Restored
+from streamlearn.ports import Clock, DeadLetters, EventSource, Fatal, Health, Learner, Lineage, NotFound, Restored
 from streamlearn.publisher import Parcel, Publisher
 from streamlearn.reporter import Reporter, RunReport
 
@@ -83,6 +83,7 @@ class Daemon:
         self._stop = threading.Event()
         self._waiting_since = math.inf
         self._dropped_in_a_row = 0
+        self._assigned = False
         self._saved = self._published = self._mark()
 
     def stop(self) -> None:
@@ -113,6 +114,7 @@ class Daemon:
         while not self._stop.is_set() and self._clock.monotonic() < deadline:
             self._publisher.check()
             self._health.beat()
+            self._note_assignment()
             at_end = ends is not None and self._source.caught_up(ends)
             if self._stream.wants_events and not at_end:
                 self._admit()
@@ -133,7 +135,7 @@ class Daemon:
             outcome = self._stream.admit(arrival)
             if outcome is Outcome.DEAD_LETTER:
                 self._dead_letters.send(arrival)
-            self._reporter.admitted(arrival, outcome)
+            self._reporter.admitted(arrival, outcome, self._source.status)
             if self._stream.waiting and self._waiting_since == math.inf:
                 self._waiting_since = self._clock.monotonic()
 
@@ -208,7 +210,7 @@ class Daemon:
 
     def _begin(self, restored: Restored) -> None:
         if (state := restored.state) is not None:
-            _refuse_other_base(state.base, self._learner.base)
+            _check_base(state.base, self._learner.base)
             self._learner.restore(restored.files)
             self._stream.restore(
                 state.stream,
@@ -233,8 +235,22 @@ class Daemon:
             newest_version=restored.newest_version,
             base=self._learner.base,
             lora=self._learner.lora,
+            newest_created_s=self._created_s(restored.newest_version),
         )
-        self._health.ready()
+        self._health.not_ready("waiting for the brokers to assign the topics")
+
+    def _created_s(self, version: int) -> float | None:
+        """Return when `version` was published, seconds since 1970, where that is known."""
+        try:
+            return datetime.fromisoformat(self._lineage.manifest(version).created_at).timestamp() if version else None
+        except NotFound:
+            return None
+
+    def _note_assignment(self) -> None:
+        """Ready is who reads the topics; the brokers may be away for long after the start."""
+        if not self._assigned and self._source.status().assigned:
+            self._assigned = True
+            self._health.ready()
 
     def _finish(self, *, publish: bool) -> RunReport:
         """Make the last state durable within the grace time."""
@@ -275,12 +291,21 @@ class Daemon:
         return Mark(steps=totals.steps, events=totals.events, monotonic_s=self._clock.monotonic())
 
 
-def _refuse_other_base(theirs: BaseModelCard, ours: BaseModelCard) -> None:
-    """An adapter means nothing on another base, even where it fits."""
+def _check_base(theirs: BaseModelCard, ours: BaseModelCard) -> None:
+    """An adapter means nothing on another base, even where it fits.
+
+    In another number format it means nearly the same; the log says so.
+    """
     if (theirs.weights_digest, theirs.tokenizer_digest) != (ours.weights_digest, ours.tokenizer_digest):
         raise Fatal(
             f"the lineage learns on {_known_by(theirs)}, but [model] is {_known_by(ours)}: give the model it began "
             "with, or begin a new stream.name"
+        )
+    if theirs.dtype != ours.dtype:
+        _log.warning(
+            "the lineage goes on in another number format, so its scores may jump a little; see model.dtype",
+            before=theirs.dtype,
+            now=ours.dtype,
         )
 
 

@@ -47,6 +47,7 @@ class Publisher:
         clock: Clock,
         lease_ttl_s: float,
         flush_timeout_s: float,
+        on_committed: Callable[[Committed], None],
     ) -> None:
         self._lineage = lineage
         self._dead_letters = dead_letters
@@ -65,7 +66,7 @@ class Publisher:
             threading.Thread(target=self._guarded, args=(work,), name=f"publisher-{work.__name__}", daemon=True)
             for work in (self._upload, self._keep_lease)
         ]
-        self.on_committed: Callable[[Committed], None] = lambda committed: None
+        self._on_committed = on_committed
 
     def start(self) -> None:
         """Begin; the lineage must be ours."""
@@ -130,7 +131,7 @@ class Publisher:
         )
         self._mirror(parcel.draft.progress)
         self._report(committed, self._clock.monotonic() - began)
-        self.on_committed(committed)
+        self._on_committed(committed)
 
     def _report(self, committed: Committed, seconds: float) -> None:
         say = self._telemetry

@@ -1,18 +1,26 @@
 """What the loop did, as metrics and as one running summary.
 
 Translates; decides nothing. Metric names are those of `core/metrics.py`.
+Counters are exact after every step; gauges that cost something to compute
+follow within a second, and are exact at the end.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamlearn.core.batches import StepResult
+from streamlearn.core.batches import Role, StepResult
 from streamlearn.core.events import Arrival, Outcome
 from streamlearn.core.manifest import BaseModelCard, LoraShape, Score, Scores, Totals
 from streamlearn.core.stream import Batch, StreamState
-from streamlearn.ports import Clock, IntakeStatus, Telemetry
+from streamlearn.ports import Clock, Committed, IntakeStatus, Telemetry
+
+_REFRESH_S = 1.0
+"""Between two looks at scores, window and lag: no scrape is more often, and on a GPU there are dozens of steps a
+second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,8 @@ class RunReport:
     """From ready to the end of the last checkpoint."""
     step_seconds: float
     """Of these, in the learner's step alone."""
+    events: int
+    """Offsets passed in this run."""
     tokens_trained: int
     """Scored tokens of all visits in this run."""
     totals: Totals
@@ -60,14 +70,33 @@ class Reporter:
         self._began = clock.monotonic()
         self._step_seconds = 0.0
         self._tokens_trained = 0
+        self._events = 0
+        self._last_ts: float | None = None
+        self._stale: StreamState | None = None
+        """Learnt from since its gauges were set."""
+        self._stream_shown_at = self._intake_shown_at = -math.inf
         self.newest_version = 0
 
-    def began(self, *, epoch: int, newest_version: int, base: BaseModelCard, lora: LoraShape) -> None:
-        """The lineage is ours and the model is loaded."""
+    def began(
+        self,
+        *,
+        epoch: int,
+        newest_version: int,
+        base: BaseModelCard,
+        lora: LoraShape,
+        newest_created_s: float | None = None,
+    ) -> None:
+        """The lineage is ours and the model is loaded.
+
+        Args:
+            newest_created_s: when the newest version was published, seconds since 1970, where that is known.
+        """
         self._began = self._clock.monotonic()
         self.newest_version = newest_version
         self._telemetry.gauge("streamlearn_epoch", epoch)
         self._telemetry.gauge("streamlearn_version", newest_version)
+        if newest_created_s is not None:
+            self._telemetry.gauge("streamlearn_version_created_timestamp_seconds", newest_created_s)
         self._telemetry.info(
             "streamlearn_model_info",
             base=base.served_name,
@@ -76,13 +105,26 @@ class Reporter:
             rank=str(lora.rank),
         )
 
-    def admitted(self, arrival: Arrival, outcome: Outcome) -> None:
-        """An event was passed for good."""
+    def committed(self, committed: Committed) -> None:
+        """A checkpoint was committed, perhaps with a version; called in the publisher's thread."""
+        if committed.version is not None:
+            self.newest_version = committed.version
+
+    def admitted(self, arrival: Arrival, outcome: Outcome, status: Callable[[], IntakeStatus] | None = None) -> None:
+        """An event was passed for good.
+
+        Args:
+            status: asked now and then, so that lag is shown during a flood of events that bring no step.
+        """
+        self._events += 1
         self._telemetry.count("streamlearn_events_total", outcome=outcome.value)
         if arrival.skipped:
             self._telemetry.count("streamlearn_offsets_lost_total", arrival.skipped)
-        if outcome is not Outcome.DEAD_LETTER:
-            self._telemetry.gauge("streamlearn_event_time_lag_seconds", max(self._clock.now() - arrival.ts, 0.0))
+        # 0 is a record without a time stamp; what is no event has none that could be trusted.
+        if outcome is not Outcome.DEAD_LETTER and arrival.ts > 0.0:
+            self._last_ts = arrival.ts
+        if status is not None and self._clock.monotonic() - self._intake_shown_at >= _REFRESH_S:
+            self._show_intake(status())
 
     def learnt(
         self,
@@ -94,19 +136,21 @@ class Reporter:
         rate: float,
     ) -> None:
         """A step was taken."""
-        trained = sum(draw.chunk.scored_tokens for draw in batch.draws)
         self._step_seconds += result.seconds
-        self._tokens_trained += trained
-        self._count_step(batch, result, rate, trained)
-        self._show_stream(stream)
-        self._show_intake(status)
-        if self.on_step is not None:
+        self._count_step(batch, result, rate)
+        # At most once a step: it is a mean for every model and source.
+        scores = stream.scores if self.on_step is not None else None
+        self._stale = stream
+        self._refresh(scores)
+        if self._clock.monotonic() - self._intake_shown_at >= _REFRESH_S:
+            self._show_intake(status)
+        if self.on_step is not None and scores is not None:
             base = dict(zip(batch.sampled, base_nll, strict=True))
             seconds = max(self._clock.monotonic() - self._began, 1e-9)
             self.on_step(
                 Progressed(
                     totals=stream.totals,
-                    scores=stream.scores,
+                    scores=scores,
                     tokens_per_s=self._tokens_trained / seconds,
                     step_tokens_per_s=self._tokens_trained / max(self._step_seconds, 1e-9),
                     lag_records=sum(status.lag_records.values()),
@@ -121,19 +165,28 @@ class Reporter:
     def idle(self, status: IntakeStatus) -> None:
         """The source had nothing."""
         self._show_intake(status)
+        self._refresh()
 
     def finished(self, stream: StreamState) -> RunReport:
         """Return the summary of the run that ends now."""
+        scores = stream.scores
+        self._show_stream(stream, scores)
         return RunReport(
             seconds=self._clock.monotonic() - self._began,
             step_seconds=self._step_seconds,
+            events=self._events,
             tokens_trained=self._tokens_trained,
             totals=stream.totals,
-            scores=stream.scores,
+            scores=scores,
             newest_version=self.newest_version,
         )
 
-    def _count_step(self, batch: Batch, result: StepResult, rate: float, trained: int) -> None:
+    def _count_step(self, batch: Batch, result: StepResult, rate: float) -> None:
+        by_role: Counter[str] = Counter()
+        for draw in batch.draws:
+            by_role[draw.role.value] += draw.chunk.scored_tokens
+        trained = by_role.total()
+        self._tokens_trained += trained
         say = self._telemetry
         say.count("streamlearn_steps_total")
         if not result.applied:
@@ -142,26 +195,32 @@ class Reporter:
         say.gauge("streamlearn_gradient_norm", result.gradient_norm)
         say.gauge("streamlearn_learning_rate", rate)
         say.gauge("streamlearn_tokens_per_second", trained / max(result.seconds, 1e-9))
-        say.count("streamlearn_tokens_learnt_total", sum(item.chunk.scored_tokens for item in batch.fresh))
-        for draw in batch.draws:
-            say.count("streamlearn_tokens_trained_total", draw.chunk.scored_tokens, role=draw.role.value)
+        say.count("streamlearn_tokens_learnt_total", by_role[Role.FRESH.value])
+        for role, tokens in by_role.items():
+            say.count("streamlearn_tokens_trained_total", tokens, role=role)
 
-    def _show_stream(self, stream: StreamState) -> None:
+    def _refresh(self, scores: Scores | None = None) -> None:
+        """Set the gauges of what was learnt, if they are old; `scores` spares computing them again."""
+        if self._stale is not None and self._clock.monotonic() - self._stream_shown_at >= _REFRESH_S:
+            self._show_stream(self._stale, scores or self._stale.scores)
+
+    def _show_stream(self, stream: StreamState, scores: Scores) -> None:
+        self._stream_shown_at, self._stale = self._clock.monotonic(), None
         say = self._telemetry
         say.gauge("streamlearn_window_chunks", len(stream.window))
         say.gauge("streamlearn_window_tokens", stream.window.tokens)
         say.gauge("streamlearn_window_effective_chunks", stream.window.effective_chunks())
         say.gauge("streamlearn_reservoir_chunks", len(stream.reservoir))
-        scores = stream.scores
         for model, score in (
             ("live", scores.live),
             ("base", scores.base),
             ("live_every_chunk", scores.live_every_chunk),
         ):
             if score is not None:
-                self._show_score(model, "all", score)
                 for source, own in score.by_source.items():
                     self._show_score(model, source, own)
+                # Last, so that a source of this name does not hide the whole.
+                self._show_score(model, "all", score)
         if scores.live is not None and scores.base is not None:
             say.gauge("streamlearn_gain_nats_per_token", scores.base.nats_per_token - scores.live.nats_per_token)
 
@@ -173,9 +232,13 @@ class Reporter:
             say.gauge("streamlearn_nats_per_token_fading", value, model=model, source=source, alpha=alpha)
 
     def _show_intake(self, status: IntakeStatus) -> None:
+        self._intake_shown_at = self._clock.monotonic()
+        say = self._telemetry
         for (topic, partition), lag in status.lag_records.items():
-            self._telemetry.gauge(
-                "kafka_consumergroup_lag", lag, consumergroup=self._group, topic=topic, partition=str(partition)
-            )
-        if status.assigned and not any(status.lag_records.values()) and status.buffered_records == 0:
-            self._telemetry.gauge("streamlearn_event_time_lag_seconds", 0.0)
+            say.gauge("kafka_consumergroup_lag", lag, consumergroup=self._group, topic=topic, partition=str(partition))
+        known = status.assigned and bool(status.lag_records)
+        if known and not any(status.lag_records.values()) and status.buffered_records == 0:
+            # Nothing is waiting, however old the last event was: a replay of the past ends at 0 too.
+            say.gauge("streamlearn_event_time_lag_seconds", 0.0)
+        elif self._last_ts is not None:
+            say.gauge("streamlearn_event_time_lag_seconds", max(self._clock.now() - self._last_ts, 0.0))

@@ -57,8 +57,3 @@ def _container_limit(file: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return `bf16` or `fp32`, as the configuration writes it."""
-    return "bf16" if dtype is torch.bfloat16 else "fp32"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def load(config: Config) -> Loaded:
     tokenizer = _tokenizer(files)
     dtype = _dtype(config, device, files)
     base = _base(files, dtype, device)
-    card = _card(config.model.name, files, base)
+    card = _card(config.model.name, files, base, dtype)
     model = _adapted(base, config, device, files.served_name)
     shape = _shape(model)
     context = config.model.context_tokens or (_CPU_CONTEXT if device.type == "cpu" else _GPU_CONTEXT)
@@ -73,7 +74,7 @@ def load(config: Config) -> Loaded:
         "model loaded",
         base=card.served_name,
         device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=card.dtype,
         parameters=card.parameters,
         adapter_parameters=shape.parameters,
     )
@@ -186,7 +187,10 @@ def _adapted(base: Any, config: Config, device: torch.device, served_name: str) 
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(config.stream.seed)
         try:
-            model = get_peft_model(base, shape, autocast_adapter_dtype=True)
+            with warnings.catch_warnings():
+                # PEFT 0.21 asks transformers 5.24 by an old name.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                model = get_peft_model(base, shape, autocast_adapter_dtype=True)
         except ValueError as error:
             raise Fatal(f"lora.target_modules = {wanted!r}: {_first_line(error)}; {_known_modules(base)}") from error
     model.peft_config["default"].base_model_name_or_path = served_name
@@ -199,7 +203,7 @@ def _known_modules(base: Any) -> str:
     return f"its linear layers are {', '.join(sorted(linear))}"
 
 
-def _card(name: str, files: ModelFiles, base: Any) -> BaseModelCard:
+def _card(name: str, files: ModelFiles, base: Any, dtype: torch.dtype) -> BaseModelCard:
     tokenizer = hashlib.sha256()
     for file in _TOKENIZER_FILES:
         if (path := files.directory / file).is_file():
@@ -213,6 +217,7 @@ def _card(name: str, files: ModelFiles, base: Any) -> BaseModelCard:
         weights_digest=weights_digest(files.directory),
         tokenizer_digest=tokenizer.hexdigest(),
         parameters=sum(parameter.numel() for parameter in base.parameters()),
+        dtype="bf16" if dtype is torch.bfloat16 else "fp32",
     )
 
 

@@ -8,7 +8,7 @@ from streamlearn.config import Config
 from streamlearn.core.manifest import BaseModelCard, LoraShape
 from streamlearn.learner.anchor import anchor_chunks
 from streamlearn.learner.chunking import TokenChunker
-from streamlearn.learner.memory import available_bytes, dtype_name, needed_bytes
+from streamlearn.learner.memory import available_bytes, needed_bytes
 from streamlearn.learner.model import load
 
 
@@ -41,7 +41,7 @@ def look(config: Config) -> ModelFindings:
         base=loaded.base,
         lora=loaded.lora,
         device=str(loaded.device),
-        dtype=dtype_name(loaded.dtype),
+        dtype=loaded.base.dtype or "fp32",
         context_tokens=loaded.context_tokens,
         chat_template=bool(loaded.tokenizer.chat_template),
         needed_bytes=needed_bytes(loaded),

@@ -80,6 +80,7 @@ class ListSource:
         self.end: int | None = None
         """What `ends` says, where events go on after it."""
         self.mirrored: Progress = {}
+        self.looks_until_assigned = 0
 
     def start(self, progress: Progress) -> None:
         start = progress.get("news", {}).get(0, 0)
@@ -101,8 +102,9 @@ class ListSource:
         return self._next == len(self._arrivals) or taken >= ends["news"][0]
 
     def status(self) -> IntakeStatus:
+        self.looks_until_assigned -= 1
         return IntakeStatus(
-            assigned=True,
+            assigned=self.looks_until_assigned < 0,
             buffered_records=0,
             buffered_bytes=0,
             paused=False,

@@ -75,7 +75,7 @@ def test_a_syntax_error_names_its_line(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_utf_8_is_refused_with_the_place(tmp_path: Path) -> None:
-    (tmp_path / "latin.toml").write_bytes(b"[stream]\nname = \"caf\xe9\"\n")
+    (tmp_path / "latin.toml").write_bytes(b'[stream]\nname = "caf\xe9"\n')
     with pytest.raises(ConfigError, match="byte 20 is not UTF-8"):
         load(tmp_path / "latin.toml", {})
 
@@ -128,7 +128,7 @@ def test_a_value_out_of_bounds_names_key_value_reason_and_default() -> None:
 def test_a_choice_with_branches_is_one_line() -> None:
     message = refusal(with_keys(kafka={"start": "earlyest"}))
     assert len(message.splitlines()) == 1
-    assert message.startswith('kafka.start = "earlyest": must be \'earliest\' or \'latest\'')
+    assert message.startswith("kafka.start = \"earlyest\": must be 'earliest' or 'latest'")
 
 
 def test_a_value_in_place_of_a_section_says_so() -> None:
@@ -264,9 +264,7 @@ def test_file_and_environment_say_the_same(rate: float, seed: int, topics: list[
             "STREAMLEARN__STREAM__SEED": str(seed),
             "STREAMLEARN__LEARNER__LEARNING_RATE": repr(rate),
             "STREAMLEARN__KAFKA__TOPICS": json.dumps(topics),
-            **{
-                f"STREAMLEARN__KAFKA__CLIENT__{key.upper().replace('.', '_')}": value for key, value in client.items()
-            },
+            **{f"STREAMLEARN__KAFKA__CLIENT__{key.upper().replace('.', '_')}": value for key, value in client.items()},
         },
     )
     assert by_file == by_env
@@ -277,7 +275,9 @@ def test_file_and_environment_say_the_same(rate: float, seed: int, topics: list[
 SECRET = "hunter-22-öß"
 SECRETIVE = with_keys(
     kafka={"client": {"sasl.username": "me", "sasl.password": SECRET, "ssl.key.location": "/etc/key.pem"}},
-    store={"s3": {"access_key_id": "AKIA-one", "secret_access_key": SECRET + "2", "endpoint_url": "http://u:pass9@h:1"}},
+    store={
+        "s3": {"access_key_id": "AKIA-one", "secret_access_key": SECRET + "2", "endpoint_url": "http://u:pass9@h:1"}
+    },
 )
 
 

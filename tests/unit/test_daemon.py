@@ -46,6 +46,7 @@ class Rig:
         self.clock = ManualClock(tick_s=0.001)
         self.stream = StreamState(settings())
         telemetry = SilentTelemetry()
+        self.reporter = Reporter(telemetry, self.clock, group="group")
         self.publisher = Publisher(
             lineage=self.lineage,
             dead_letters=self.letters,
@@ -54,6 +55,7 @@ class Rig:
             clock=self.clock,
             lease_ttl_s=60.0,
             flush_timeout_s=1.0,
+            on_committed=self.reporter.committed,
         )
         self.daemon = Daemon(
             source=self.source,
@@ -62,7 +64,7 @@ class Rig:
             stream=self.stream,
             lineage=self.lineage,
             publisher=self.publisher,
-            reporter=Reporter(telemetry, self.clock, group="group"),
+            reporter=self.reporter,
             health=self.health,
             clock=self.clock,
             settings=DaemonSettings(
@@ -89,7 +91,7 @@ class Rig:
 
     def run_to_the_end(self) -> None:
         try:
-            self.daemon.run(until_end=True)
+            self.report = self.daemon.run(until_end=True)
         finally:
             self.publisher.close()
 
@@ -101,7 +103,7 @@ def test_a_run_to_the_end_learns_everything_and_publishes_it() -> None:
     rig.run_to_the_end()
 
     draft, _, _, version = rig.lineage.commits[-1]
-    assert version == 1
+    assert version == rig.report.newest_version == 1
     assert draft.progress == rig.source.mirrored == {"news": {0: 11}}
     assert [line.offset for line in rig.lineage.ledger if isinstance(line, EventLine)] == list(range(11))
     assert sum(isinstance(line, ScoreLine) for line in rig.lineage.ledger) == 11
@@ -236,6 +238,21 @@ def test_a_lineage_is_not_continued_on_another_base() -> None:
 
     with pytest.raises(Fatal, match=r"give the model it began with, or begin a new stream\.name"):
         again.run_to_the_end()
+
+
+def test_ready_is_who_reads_the_topics() -> None:
+    """A worker whose brokers are away is alive, and says what it waits for."""
+    rig = Rig([arrival(offset) for offset in range(4)])
+    rig.source.looks_until_assigned = 2
+
+    rig.run_to_the_end()
+
+    assert rig.health.states == [
+        "waiting for the lease of the lineage",
+        "waiting for the brokers to assign the topics",
+        "ready",
+        "shutting down",
+    ]
 
 
 def test_a_learner_that_has_broken_down_ends_the_process() -> None:
