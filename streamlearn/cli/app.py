@@ -15,9 +15,10 @@ from typing import Annotated
 import typer
 
 from streamlearn.cli import check, demo, ledger, produce, pull, run, versions
+from streamlearn.cli.options import quiet_logs
 from streamlearn.ports import Fenced, StreamlearnError
 
-OK, FAILED, USAGE, FENCED = 0, 1, 2, 3
+OK, FAILED, USAGE, FENCED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="streamlearn",
@@ -29,9 +30,12 @@ app = typer.Typer(
     help=(
         "Keep a LoRA adapter of a language model as fresh as a Kafka topic.\n\n"
         "Start with `streamlearn demo`. With a Kafka and a store of your own, write a `streamlearn.toml`, let "
-        "`streamlearn check` prove it, then `streamlearn run`. What was learnt: `versions`, `show`, `ledger`, `pull`."
+        "`streamlearn check` prove it, then `streamlearn run`; `streamlearn produce` feeds a file into the topic. What "
+        "was learnt: `versions`, `show`, `ledger`, `pull`."
     ),
-    epilog="Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 3 another writer owns the lineage.",
+    epilog=(
+        "Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 3 another writer owns the lineage, 130 interrupted."
+    ),
 )
 
 _LEARN, _READ, _FEED = "Learn", "Read what was learnt", "Feed"
@@ -54,11 +58,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options that come before the verb."""
+    quiet_logs()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _code(arguments: list[str] | None) -> int:
     try:
-        app(arguments)
+        app(arguments, prog_name="streamlearn")
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else OK
     except Fenced as error:
@@ -81,6 +86,8 @@ def _code(arguments: list[str] | None) -> int:
         return _say(error, FAILED)
     except ValueError as error:
         return _say(error, USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return OK
 
 

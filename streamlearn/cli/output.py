@@ -1,0 +1,71 @@
+"""How data reach standard output: as JSON or as a table, for people or for a pipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+_PIPE_WIDTH = 240
+"""Columns of a table that no terminal bounds."""
+_KILO = 1000
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print one JSON document on a line of its own."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a table; columns named in `right` are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    console.print(table)
+
+
+def instant(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601, UTC.
+
+    >>> instant(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def nats(value: float | None) -> str:
+    """Return a score as people read it."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def size(count: float) -> str:
+    """Return bytes in words.
+
+    >>> size(1_500_000)
+    '1.5 MB'
+    """
+    if count < _KILO:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB"):
+        count /= _KILO
+        if count < _KILO:
+            return f"{count:.1f} {unit}"
+    return f"{count / _KILO:.1f} GB"

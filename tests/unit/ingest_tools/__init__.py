@@ -1,0 +1,1 @@
+"""Tests of what `check` and `produce` ask of brokers."""
