@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def demo(
     # Here, not above: torch takes seconds that `--help` need not wait for.
     from rich.console import Console
 
+    from streamlearn.learner.threads import share_cores
+
+    share_cores(os.environ)
     from streamlearn.demo.report import show
     from streamlearn.demo.run import Wishes, run
     from streamlearn.telemetry.logs import route_libraries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,8 +38,10 @@ def run(
     # Here, not above: torch takes seconds that a bad configuration need not wait for.
     import structlog
 
+    from streamlearn.learner.threads import share_cores
     from streamlearn.telemetry import logs
 
+    share_cores(os.environ)
     logs.configure(resolved.log.level, resolved.log.format, secrets_of(resolved))
     from streamlearn import bootstrap
 

@@ -10,11 +10,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamlearn.core.manifest import EventLine, ScoreLine
 
-_SMOOTH_TOKENS = 5_000.0
-"""Tokens after which a chunk counts 1/e in the drawn averages: about a tenth of a short demo."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SMOOTH_TOKENS = 8_000.0
+"""Tokens after which a chunk counts 1/e in the drawn averages: about a fifth of a short demo."""
 
 _BASE, _LIVE, _GAIN, _INK = "#8a8f98", "#1565c0", "#cfe3f7", "#30343a"
 
@@ -93,30 +97,56 @@ def draw(curve: Curve, versions: Sequence[tuple[str, int]], path: Path, *, title
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, 6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    scores, gain = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _draw_scores(scores, curve)
+    _draw_gain(gain, curve)
+    for axes in (scores, gain):
+        for _, tokens in versions:
+            axes.axvline(tokens, color=_INK, lw=0.7, ls=(0, (4, 4)))
+        axes.grid(axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    for name, tokens in versions:
+        scores.annotate(
+            name, (tokens, 1.0), xycoords=("data", "axes fraction"), xytext=(-2, -2), textcoords="offset points",
+            rotation=90, va="top", ha="right", fontsize=7, color=_INK,
+        )  # fmt: skip
+    scores.set_title(title, loc="left", fontsize=12, color=_INK, fontweight="bold")
+    figure.savefig(path)
+
+
+def _draw_scores(axes: Axes, curve: Curve) -> None:
     at, live, base = smooth(curve.points)
-    axes.scatter([p.at for p in curve.points], [p.base / p.tokens for p in curve.points], s=6, c=_BASE, alpha=0.35, lw=0)
-    axes.scatter([p.at for p in curve.points], [p.live / p.tokens for p in curve.points], s=6, c=_LIVE, alpha=0.35, lw=0)
-    axes.fill_between(at, live, base, color=_GAIN, lw=0, label=f"gain: {curve.gain:.3f} nats/token")
+    places = [point.at for point in curve.points]
+    axes.scatter(places, [point.base / point.tokens for point in curve.points], s=6, color=_BASE, alpha=0.35, lw=0)
+    axes.scatter(places, [point.live / point.tokens for point in curve.points], s=6, color=_LIVE, alpha=0.35, lw=0)
+    axes.fill_between(at, live, base, color=_GAIN, lw=0)
     axes.plot(at, base, color=_BASE, lw=2, label="frozen base")
     axes.plot(at, live, color=_LIVE, lw=2, label="live model, scored before it learns")
     low, high = min(live + base), max(live + base)
-    axes.set_ylim(low - 0.25 * (high - low) - 0.05, high + 0.25 * (high - low) + 0.05)
-    axes.set_xlim(0, max(curve.tokens, 1))
-    for name, tokens in versions:
-        axes.axvline(tokens, color=_INK, lw=0.7, ls=(0, (4, 4)))
-        axes.text(tokens, 0.985, f" {name}", transform=axes.get_xaxis_transform(), rotation=90, va="top", ha="right",
-                  fontsize=7, color=_INK)
-    axes.set_title(title, loc="left", fontsize=12, color=_INK, fontweight="bold")
+    margin = 0.25 * (high - low) + 0.05
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_ylabel("nats per token\n(lower is better)")
+    axes.legend(frameon=False, loc="lower left", fontsize=9, ncols=2)
+
+
+def _draw_gain(axes: Axes, curve: Curve) -> None:
+    at, live, base = smooth(curve.points)
+    gain = [above - below for above, below in zip(base, live, strict=True)]
+    axes.fill_between(at, 0.0, gain, color=_GAIN, lw=0)
+    axes.plot(at, gain, color=_LIVE, lw=2)
+    axes.axhline(0.0, color=_INK, lw=0.8)
+    axes.set_xlim(0, curve.tokens)
+    axes.set_ylim(min(0.0, *gain), 1.15 * max([*gain, 0.01]))
+    axes.set_ylabel("gain over the base\n(nats per token)")
     axes.set_xlabel("tokens of the stream learnt")
-    axes.set_ylabel("nats per token (lower is better)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower left", fontsize=9)
-    figure.savefig(path)
+    axes.set_title(
+        f"{curve.gain or 0.0:.3f} over all, {curve.gain_last_fifth or 0.0:.3f} on the last fifth",
+        loc="left",
+        fontsize=9,
+    )
 
 
 def _gain(points: Sequence[Point]) -> float | None:

@@ -17,7 +17,6 @@ from rich.text import Text
 from streamlearn.core.manifest import version_name
 from streamlearn.reporter import Progressed
 
-_LINE_EVERY_S = 10.0
 _REDRAWS_PER_S = 4
 _BARS = "▁▂▃▄▅▆▇█"
 _FADE = 0.9
@@ -42,6 +41,8 @@ class View:
     title: str
     first_version: int = 0
     """Newest version before this run."""
+    line_every_s: float = 10.0
+    """Between two plain lines."""
     _began: float = field(default_factory=time.monotonic)
     _last: Progressed | None = None
     _said_at: float = 0.0
@@ -56,9 +57,7 @@ class View:
         if not self.console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=self._panel, console=self.console, refresh_per_second=_REDRAWS_PER_S, transient=True
-        ):
+        with Live(get_renderable=self._panel, console=self.console, refresh_per_second=_REDRAWS_PER_S, transient=True):
             yield
 
     def on_step(self, progressed: Progressed) -> None:
@@ -68,9 +67,11 @@ class View:
         for version in range(max(self.first_version, max(self._seen, default=0)) + 1, progressed.newest_version + 1):
             self._seen[version] = now - self._began
             if not self.console.is_terminal:
-                self.console.print(f"{clock(self._seen[version]):>6}  published {version_name(version)}", highlight=False)
+                self.console.print(
+                    f"{clock(self._seen[version]):>6}  published {version_name(version)}", highlight=False
+                )
         self._note_gain(progressed)
-        if not self.console.is_terminal and now - self._said_at >= _LINE_EVERY_S:
+        if not self.console.is_terminal and now - self._said_at >= self.line_every_s:
             self._said_at = now
             self.console.print(self._line(progressed, now - self._began), highlight=False, soft_wrap=True)
 

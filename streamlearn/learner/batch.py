@@ -1,6 +1,10 @@
-"""Chunks as padded tensors, with little padding.
+"""Chunks as tensors that share a forward.
 
-Shape suffixes: B chunks, T tokens.
+A forward costs a good deal however little it reads, and padding costs as much
+as text. So chunks of different lengths are packed end to end, each blind to
+the others; where a model cannot do that, they are padded to little waste.
+
+Shape suffixes: B rows, T tokens, C chunks.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamlearn.core.events import Chunk
@@ -18,20 +23,50 @@ IGNORED = -100
 """Label of a token that carries no loss; PyTorch's own convention."""
 
 
+_BLINDNESS = 0.2
+"""What attention costs more where a mask keeps chunks apart, in padding that costs as much, as a share of the tokens;
+measured on two cores: 1.31 s against 1.11 s for two chunks of 256."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
     """Chunks that share a forward."""
 
     places: tuple[int, ...]
-    """Where each row was in the list it came from."""
+    """Where each chunk was in the list it came from."""
     ids_BT: Tensor
-    mask_BT: Tensor | None
-    """1 for tokens, 0 for padding; None where nothing is padded."""
     labels_BT: Tensor
     """The token each position must predict, `IGNORED` where it carries no loss."""
+    mask_BT: Tensor | None = None
+    """1 for tokens, 0 for padding; None where nothing is padded."""
+    positions_BT: Tensor | None = None
+    """Each token's position in its own chunk, where several share a row; a fall tells attention where one begins."""
+    lengths: tuple[int, ...] | None = None
+    """Tokens of each chunk, where several share a row."""
+
+    def by_chunk(self, nll_BT: Tensor) -> Tensor:
+        """Return the sum over each chunk, shape (C,), of what was found for each token."""
+        if self.lengths is None:
+            return nll_BT.sum(dim=1)
+        return torch.stack([part.sum() for part in torch.split(nll_BT[0], list(self.lengths))])
 
 
-def micro_batches(chunks: Sequence[Chunk], *, device: torch.device, rows: int, waste: float) -> Iterator[MicroBatch]:
+def packed(chunks: Sequence[Chunk], *, device: torch.device, tokens: int) -> Iterator[MicroBatch]:
+    """Yield all of `chunks` in their order, as many at a time as `tokens` allow.
+
+    Chunks of about the same length keep rows of their own, where attention is cheapest.
+    """
+    group: list[int] = []
+    for place, chunk in enumerate(chunks):
+        if group and sum(len(chunks[each].ids) for each in group) + len(chunk.ids) > tokens:
+            yield _together(chunks, group, device)
+            group = []
+        group.append(place)
+    if group:
+        yield _together(chunks, group, device)
+
+
+def padded(chunks: Sequence[Chunk], *, device: torch.device, rows: int, waste: float) -> Iterator[MicroBatch]:
     """Yield all of `chunks`, the longest first, grouped by length.
 
     Args:
@@ -42,7 +77,7 @@ def micro_batches(chunks: Sequence[Chunk], *, device: torch.device, rows: int, w
     group: list[int] = []
     for place in order:
         longest = len(chunks[group[0]].ids) if group else 0
-        tokens = sum(len(chunks[i].ids) for i in group) + len(chunks[place].ids)
+        tokens = sum(len(chunks[each].ids) for each in group) + len(chunks[place].ids)
         if group and (len(group) == rows or tokens < (1.0 - waste) * longest * (len(group) + 1)):
             yield _padded(chunks, group, device)
             group = []
@@ -51,20 +86,54 @@ def micro_batches(chunks: Sequence[Chunk], *, device: torch.device, rows: int, w
         yield _padded(chunks, group, device)
 
 
+def _together(chunks: Sequence[Chunk], places: Sequence[int], device: torch.device) -> MicroBatch:
+    lengths = [len(chunks[place].ids) for place in places]
+    padding = max(lengths) * len(lengths) - sum(lengths)
+    form = _padded if padding <= _BLINDNESS * sum(lengths) else _packed
+    return form(chunks, places, device)
+
+
+def in_one_row(chunks: Sequence[Chunk], device: torch.device) -> MicroBatch:
+    """Return `chunks` end to end."""
+    return _packed(chunks, range(len(chunks)), device)
+
+
+def _packed(chunks: Sequence[Chunk], places: Sequence[int], device: torch.device) -> MicroBatch:
+    lengths = tuple(len(chunks[place].ids) for place in places)
+    several = len(places) > 1
+    return MicroBatch(
+        places=tuple(places),
+        ids_BT=_row([chunks[place].ids for place in places], device),
+        labels_BT=_row([_labels(chunks[place]) for place in places], device),
+        positions_BT=_row([np.arange(length) for length in lengths], device) if several else None,
+        lengths=lengths if several else None,
+    )
+
+
+def _row(parts: Sequence[NDArray[np.integer]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))[None].to(device)
+
+
 def _padded(chunks: Sequence[Chunk], places: Sequence[int], device: torch.device) -> MicroBatch:
     longest = max(len(chunks[place].ids) for place in places)
     ids = np.zeros((len(places), longest), dtype=np.int64)
     mask = np.zeros_like(ids)
     labels = np.full_like(ids, IGNORED)
     for row, place in enumerate(places):
-        chunk = chunks[place]
-        length = len(chunk.ids)
-        ids[row, :length] = chunk.ids
+        length = len(chunks[place].ids)
+        ids[row, :length] = chunks[place].ids
         mask[row, :length] = 1
-        labels[row, : length - 1] = np.where(chunk.scored[1:], chunk.ids[1:], IGNORED)
+        labels[row, :length] = _labels(chunks[place])
     return MicroBatch(
         places=tuple(places),
         ids_BT=torch.from_numpy(ids).to(device),
-        mask_BT=None if mask.all() else torch.from_numpy(mask).to(device),
         labels_BT=torch.from_numpy(labels).to(device),
+        mask_BT=None if mask.all() else torch.from_numpy(mask).to(device),
     )
+
+
+def _labels(chunk: Chunk) -> NDArray[np.int64]:
+    """Return what each position must predict; the last one nothing."""
+    labels = np.full(len(chunk.ids), IGNORED, dtype=np.int64)
+    labels[:-1] = np.where(chunk.scored[1:], chunk.ids[1:], IGNORED)
+    return labels

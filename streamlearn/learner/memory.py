@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from streamlearn.learner.model import Loaded
-from streamlearn.learner.step import ROWS
+from streamlearn.learner.scoring import ROWS
 
 _RUNTIME_BYTES = 700 * 2**20
 """Interpreter, PyTorch and librdkafka; measured without a model."""

@@ -10,30 +10,23 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from streamlearn.config import LearnerSection
 from streamlearn.core.batches import Draw, StepResult
 from streamlearn.core.events import Chunk
 from streamlearn.core.manifest import BaseModelCard, LoraShape
 from streamlearn.learner import optimizers
-from streamlearn.learner.batch import MicroBatch, micro_batches
 from streamlearn.learner.model import Loaded, adapter_parameters
-from streamlearn.learner.objective import chunk_nll
+from streamlearn.learner.scoring import Scorer
 from streamlearn.learner.snapshot import ADAPTER, OPTIMIZER, Snapshot, copied, tensors_in
 from streamlearn.ports import Fatal
-
-ROWS = {"cpu": 2, "cuda": 16}
-"""Chunks in one forward; on a CPU more rows bring nothing but memory."""
-_WASTE = 0.15
-"""Padding in one forward, as a share; a second forward costs more than that."""
 
 
 class LoraLearner:
@@ -42,7 +35,7 @@ class LoraLearner:
     def __init__(self, loaded: Loaded, settings: LearnerSection) -> None:
         self._loaded = loaded
         self._model = loaded.model
-        self._device = loaded.device
+        self._scorer = Scorer(loaded)
         self._clip = settings.clip_norm
         self._parameters = adapter_parameters(loaded.model)
         self._names = {parameter: name for name, parameter in self._parameters.items()}
@@ -66,10 +59,10 @@ class LoraLearner:
         chunks = [draw.chunk for draw in batch]
         scored = sum(chunk.scored_tokens for chunk in chunks)
         nll = np.zeros(len(chunks))
-        for micro in self._micro_batches(chunks):
-            nll_B = self._nll(micro)
-            (nll_B.sum() / scored).backward()  # type: ignore[no-untyped-call]
-            nll[list(micro.places)] = nll_B.detach().double().cpu().numpy()
+        for micro in self._scorer.batches(chunks):
+            nll_C = self._scorer.nll(micro)
+            (nll_C.sum() / scored).backward()  # type: ignore[no-untyped-call]
+            nll[list(micro.places)] = nll_C.detach().double().cpu().numpy()
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip))
         applied = math.isfinite(norm) and bool(np.isfinite(nll).all())
         if applied:
@@ -85,23 +78,21 @@ class LoraLearner:
         with self._model.disable_adapter():
             return self.live_nll(chunks)
 
-    @torch.no_grad()
     def live_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return the summed NLL of each chunk in nats with the adapter as it is, without learning, shape (B,)."""
-        nll = np.zeros(len(chunks))
-        for micro in self._micro_batches(chunks):
-            nll[list(micro.places)] = self._nll(micro).double().cpu().numpy()
-        return nll
+        return self._scorer.scores(chunks)
 
     def complete(self, prompt: str, *, adapter: bool, max_new_tokens: int) -> str:
         """Return the most likely continuation of `prompt`, token by token, by the live model or the base."""
         tokenizer = self._loaded.tokenizer
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         # As in training: a text follows the start token.
-        ids = torch.tensor([[start, *tokenizer(prompt, add_special_tokens=False).input_ids]], device=self._device)
+        ids = torch.tensor(
+            [[start, *tokenizer(prompt, add_special_tokens=False).input_ids]], device=self._loaded.device
+        )
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(self._autocast())
+            stack.enter_context(self._scorer.autocast())
             if not adapter:
                 stack.enter_context(self._model.disable_adapter())
             out = self._model.generate(  # type: ignore[no-untyped-call]
@@ -151,22 +142,6 @@ class LoraLearner:
         }
         plain |= {"inference_mode": True, "lora_alpha": _whole(plain["lora_alpha"])}
         return (json.dumps(plain, indent=2, sort_keys=True, default=_plain) + "\n").encode()
-
-    # --- inside ---------------------------------------------------------------------
-
-    def _micro_batches(self, chunks: Sequence[Chunk]) -> Iterator[MicroBatch]:
-        return micro_batches(chunks, device=self._device, rows=ROWS[self._device.type], waste=_WASTE)
-
-    def _nll(self, micro: MicroBatch) -> Tensor:
-        with self._autocast():
-            logits = self._model(input_ids=micro.ids_BT, attention_mask=micro.mask_BT, use_cache=False).logits
-        return chunk_nll(logits, micro.labels_BT)
-
-    def _autocast(self) -> AbstractContextManager[None]:
-        """Compute the float32 adapter's products in the base's precision."""
-        if self._loaded.dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._loaded.dtype)
 
 
 def _other_shape(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from streamlearn.core.batches import Draw, Role, StepResult
 from streamlearn.core.events import Chunk, Completion, Plain
+from streamlearn.learner.model import load
 from streamlearn.learner.open import OpenedLearner
+from streamlearn.learner.scoring import Scorer
 from streamlearn.ports import Fatal
-from tests.unit.learner.conftest import Opener
+from tests.unit.learner.conftest import Opener, config_for
 
 TEXTS = [
     "a release fixes what the release before has broken",
@@ -43,6 +47,29 @@ def test_a_score_does_not_depend_on_what_shares_the_batch(opened: OpenedLearner)
     chunks = chunks_of(opened)
     alone = [float(opened.learner.live_nll([chunk])[0]) for chunk in chunks]
     assert opened.learner.live_nll(chunks) == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_packed_or_padded_the_scores_are_the_same(opened: OpenedLearner, packs: bool) -> None:
+    """How chunks share a forward is a matter of speed alone."""
+    chunks = [chunk for _ in range(3) for chunk in chunks_of(opened)]
+    alone = [float(opened.learner.live_nll([chunk])[0]) for chunk in chunks]
+    assert opened.learner._scorer.packs, "this model can"
+    opened.learner._scorer.packs = packs
+    assert len(list(opened.learner._scorer.batches(chunks))) < len(chunks)
+    assert opened.learner.live_nll(chunks) == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_model_that_mixes_packed_chunks_up_is_padded_for(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that sees another would be scored with its help, and nobody would notice."""
+    loaded = load(config_for(tiny_model))
+    whole = loaded.model.forward
+
+    def blind_to_positions(*arguments: Any, position_ids: Any = None, **named: Any) -> Any:
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(loaded.model, "forward", blind_to_positions)
+    assert not Scorer(loaded).packs
 
 
 def test_a_score_is_the_loss_that_transformers_computes(opened: OpenedLearner) -> None:

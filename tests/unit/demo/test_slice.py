@@ -1,0 +1,81 @@
+"""The demo's rows mean the same on every run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from streamlearn.demo import slice as slices
+from streamlearn.demo.slice import BUNDLED, open_slice
+
+
+def jsonl(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_the_bundled_rows_are_in_order_of_time_and_disjoint_from_what_defaults_were_tuned_on() -> None:
+    rows = open_slice(BUNDLED)
+    times = [json.loads(row)["ts"] for row in rows.rows]
+    assert times == sorted(times)
+    assert times[0].startswith("2006")
+    assert times[-1] < "2018-10-10"
+    assert len(rows.rows) == 2101
+    assert rows.left_out == 0
+    assert rows.fields == {"ts": "ts", "source": "topic"}
+
+
+def test_the_same_file_gives_the_same_topic_and_another_file_another_one(tmp_path: Path) -> None:
+    """Offsets of a topic always mean the same rows, or a lineage could not be continued."""
+    one = jsonl(tmp_path / "a.jsonl", [{"text": "x"}])
+    assert open_slice(one) == open_slice(one)
+    first = open_slice(one).topic
+    assert open_slice(jsonl(tmp_path / "a.jsonl", [{"text": "y"}])).topic != first
+    assert first.startswith("a-")
+
+
+def test_gzip_and_plain_files_are_the_same_stream(tmp_path: Path) -> None:
+    plain = jsonl(tmp_path / "a.jsonl", [{"text": "x"}, {"text": "y"}])
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(Path(plain).read_bytes()))
+    assert open_slice(str(tmp_path / "a.jsonl.gz")).rows == open_slice(plain).rows
+
+
+def test_lines_that_are_no_json_are_text(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("first line\n\n  \nsecond line\n")
+    rows = open_slice(str(tmp_path / "notes.txt"))
+    assert rows.format == "text"
+    assert rows.rows == (b"first line", b"second line")
+    assert rows.text(1) == "second line"
+
+
+def test_a_field_that_some_rows_lack_is_not_mapped(tmp_path: Path) -> None:
+    """Mapping it would make dead letters of the others."""
+    name = jsonl(tmp_path / "a.jsonl", [{"text": "x", "ts": 1, "source": "s"}, {"text": "y", "source": "s"}])
+    assert open_slice(name).fields == {"source": "source"}
+
+
+def test_what_the_broker_would_forget_is_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "_MAX_ROWS", 3)
+    rows = open_slice(jsonl(tmp_path / "a.jsonl", [{"text": str(n)} for n in range(5)]))
+    assert (len(rows.rows), rows.left_out) == (3, 2)
+    monkeypatch.setattr(slices, "_MAX_BYTES", len(rows.rows[0]) * 2)
+    rows = open_slice(str(tmp_path / "a.jsonl"))
+    assert (len(rows.rows), rows.left_out) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot read"), (b"\n \n", "holds no line"), (b"\x1f\x8bnot gzip", "cannot read")]
+)
+def test_a_file_that_is_no_stream_is_refused_with_the_mend(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "f").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        open_slice(str(tmp_path / "f"))
+
+
+def test_a_bundled_stream_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(ValueError, match="bundled:nope is not bundled; there is bundled:changelogs"):
+        open_slice("bundled:nope")
