@@ -118,7 +118,8 @@ class Worker:
         Args:
             on_step: called in the learner's thread after each step.
         """
-        assert self._daemon is not None and self._reporter is not None, "enter the worker first"
+        assert self._daemon is not None, "enter the worker first"
+        assert self._reporter is not None, "enter the worker first"
         self._reporter.on_step = on_step
         if self._stopped:
             self._daemon.stop()
@@ -194,7 +195,7 @@ def run(config: Config, *, until_end: bool = False) -> RunReport:
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` on SIGTERM or SIGINT while the block runs; a second one ends the process at once."""
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         stop()
         # What is set first takes effect again: the second signal does not wait.
         signal.signal(number, earlier[signal.Signals(number)])

@@ -92,11 +92,14 @@ class Kafka(Section):
     @field_validator("client")
     @classmethod
     def _ours_stay_ours(cls, client: dict[str, Any]) -> dict[str, Any]:
-        reserved = {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store"}
+        reserved = {
+            "bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset",
+            "enable.partition.eof", "transactional.id",
+        }  # fmt: skip
         if taken := sorted(reserved & client.keys()):
             raise ValueError(
                 f"{', '.join(taken)} cannot be set here: streamlearn keeps its own offsets; "
-                "use kafka.bootstrap_servers and kafka.group"
+                "use kafka.bootstrap_servers, kafka.group and kafka.start"
             )
         return client
 
@@ -182,6 +185,10 @@ class Window(Section):
         return text
 
 
+_LEAST_FRESH = 0.1
+"""Share of a step's tokens."""
+
+
 class Mix(Section):
     """Shares of a step's tokens; what is not listed is fresh."""
 
@@ -198,7 +205,7 @@ class Mix(Section):
 
     @model_validator(mode="after")
     def _something_is_fresh(self) -> Mix:
-        if (share := self.window + self.reservoir + self.anchor) > 0.9:
+        if (share := self.window + self.reservoir + self.anchor) > 1.0 - _LEAST_FRESH:
             raise ValueError(
                 f"mix.window + mix.reservoir + mix.anchor = {share:g} leaves under a tenth for fresh events, and "
                 "the worker would fall ever further behind: lower one of them"

@@ -110,7 +110,7 @@ class Daemon:
             return self._reporter.finished(self._stream)
         self._begin(restored)
         deadline = self._clock.monotonic() + deadline_s
-        ends = self._source.ends() if until_end else None
+        ends = self._source.ends(self._stop.is_set) if until_end else None
         while not self._stop.is_set() and self._clock.monotonic() < deadline:
             self._publisher.check()
             self._health.beat()
@@ -194,7 +194,7 @@ class Daemon:
     def _draft(self) -> Draft:
         return Draft(
             created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds"),
-            progress=_copy(self._stream.progress),
+            progress=_merged(self._source.begun(), self._stream.progress),
             totals=self._stream.totals,
             scores=self._stream.scores,
             event_time=self._stream.event_time,
@@ -251,6 +251,9 @@ class Daemon:
         if not self._assigned and self._source.status().assigned:
             self._assigned = True
             self._health.ready()
+            if self._stream.progress == {} and self._source.begun():
+                # Where a new lineage begins is kept before anything comes; see `EventSource.begun`.
+                self._checkpoint(publish=False)
 
     def _finish(self, *, publish: bool) -> RunReport:
         """Make the last state durable within the grace time."""
@@ -313,5 +316,6 @@ def _known_by(base: BaseModelCard) -> str:
     return f"{base.name} (weights {base.weights_digest[:12]}, tokenizer {base.tokenizer_digest[:12]})"
 
 
-def _copy(progress: Progress) -> Progress:
-    return {topic: dict(offsets) for topic, offsets in progress.items()}
+def _merged(begun: Progress, progress: Progress) -> Progress:
+    """Return a copy of `progress` that also names partitions of which nothing was read yet."""
+    return {topic: begun.get(topic, {}) | progress.get(topic, {}) for topic in sorted(begun.keys() | progress.keys())}

@@ -82,7 +82,11 @@ class Records(Protocol):
         """Fetch again."""
 
     def watermarks(self) -> Progress:
-        """Return the high-water mark (next offset to be written) of every assigned partition."""
+        """Return the high-water mark (next offset to be written) of every assigned partition.
+
+        Raises:
+            SourceUnavailable: the brokers do not answer within some seconds.
+        """
 
     def positions(self) -> Progress:
         """Return the next offset to be read, gaps at the end of a partition included."""
@@ -98,13 +102,19 @@ class DeadLetters(Protocol):
     """Where records go that are no events."""
 
     def send(self, arrival: Arrival) -> None:
-        """Queue the record of a rejected arrival; returns at once."""
+        """Queue the record of a rejected arrival; returns at once while there is room.
+
+        Raises:
+            SourceUnavailable: too much is unacknowledged, for too long.
+            SourceRefused: there is no such topic, or no permission.
+        """
 
     def flush(self, timeout_s: float) -> None:
         """Return when everything queued so far is acknowledged.
 
         Raises:
             SourceUnavailable: not within `timeout_s`; what is queued stays queued.
+            SourceRefused: there is no such topic, or no permission.
         """
 
     def close(self) -> None:
@@ -142,11 +152,21 @@ class EventSource(Protocol):
             StreamlearnError: whatever ended the ingest thread.
         """
 
-    def ends(self) -> Progress:
-        """Return the high-water marks of all partitions now, waiting for the first metadata if need be."""
+    def ends(self, should_stop: Callable[[], bool]) -> Progress:
+        """Return the high-water marks of all partitions now, waiting for the first metadata if need be.
+
+        Returns nothing when `should_stop()` turned true first.
+        """
 
     def caught_up(self, ends: Progress) -> bool:
         """Whether everything below `ends` has been taken (gaps at the end of a partition count as taken)."""
+
+    def begun(self) -> Progress:
+        """Return the offset at which reading began, of every partition known so far.
+
+        What a checkpoint must know of partitions without a record yet: with `kafka.start = "latest"`, a restart
+        would skip what came meanwhile.
+        """
 
     def status(self) -> IntakeStatus:
         """Return a cheap snapshot, from any thread."""
@@ -332,7 +352,8 @@ class Lineage(Protocol):
         and move alias `latest` to it.
 
         Raises:
-            Fenced: another writer has taken over; nothing was committed.
+            Fenced: another writer has taken over. Nothing was committed, unless it did so after the swap; then the
+                checkpoint stands and the new writer finishes its version.
         """
 
     def renew(self) -> None:

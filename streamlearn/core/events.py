@@ -67,7 +67,7 @@ class Rejection:
     """Why a record is no event, in words for an operator."""
 
     stage: str
-    """`decode`, `fields` or `clean`: where it failed (Kafka Connect's `stage`)."""
+    """`decode`, `fields`, `clean` or `chunk`: where it failed (Kafka Connect's `stage`)."""
     error: str
     """A short stable name such as `NotUtf8`, `NotJson`, `MissingField`, `TooLong`."""
     message: str

@@ -23,7 +23,9 @@ VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,}$")]
 class Stored(BaseModel):
     """Base of everything that is read back from a store: strict about what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class FileDigest(Stored):

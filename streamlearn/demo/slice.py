@@ -102,7 +102,7 @@ def _fitting(rows: list[bytes]) -> list[bytes]:
 
 def _documents(rows: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """Return the rows as JSON objects, None when they are plain text."""
-    documents = []
+    documents: list[dict[str, Any]] = []
     for row in rows:
         try:
             document = json.loads(row)

@@ -54,9 +54,7 @@ class Scorer:
     def nll(self, micro: MicroBatch) -> Tensor:
         """Return the summed NLL of each chunk in nats, shape (C,), float32, with gradients where they are on."""
         with self.autocast():
-            logits = self._model(
-                input_ids=micro.ids_BT, attention_mask=micro.mask_BT, position_ids=micro.positions_BT, use_cache=False
-            ).logits
+            logits = self._model(input_ids=micro.ids_BT, position_ids=micro.positions_BT, use_cache=False).logits
         return micro.by_chunk(token_nll(logits, micro.labels_BT))
 
     @torch.no_grad()

@@ -81,6 +81,7 @@ class ListSource:
         """What `ends` says, where events go on after it."""
         self.mirrored: Progress = {}
         self.looks_until_assigned = 0
+        self.began_at: Progress = {}
 
     def start(self, progress: Progress) -> None:
         start = progress.get("news", {}).get(0, 0)
@@ -93,7 +94,10 @@ class ListSource:
         self._next += 1
         return self._arrivals[self._next - 1]
 
-    def ends(self) -> Progress:
+    def begun(self) -> Progress:
+        return self.began_at
+
+    def ends(self, should_stop: Callable[[], bool]) -> Progress:
         last = self._arrivals[-1].offset + 1 if self._arrivals else 0
         return {"news": {0: last if self.end is None else self.end}}
 

@@ -39,7 +39,7 @@ name = "smollm2-135m"
 
 
 def with_keys(**sections: dict[str, Any]) -> dict[str, Any]:
-    document = json.loads(json.dumps(MINIMAL))
+    document: dict[str, Any] = json.loads(json.dumps(MINIMAL))
     for section, keys in sections.items():
         document.setdefault(section, {}).update(keys)
     return document

@@ -240,6 +240,18 @@ def test_a_lineage_is_not_continued_on_another_base() -> None:
         again.run_to_the_end()
 
 
+def test_where_a_new_lineage_begins_is_kept_before_anything_comes() -> None:
+    """With `kafka.start = "latest"`, a restart would skip what came to a quiet partition meanwhile."""
+    rig = Rig([])
+    rig.source.began_at = {"news": {0: 70, 1: 5}}
+    rig.source._on_empty = rig.daemon.stop
+
+    rig.daemon.run()
+    rig.publisher.close()
+
+    assert rig.lineage.commits[0][0].progress == {"news": {0: 70, 1: 5}}
+
+
 def test_ready_is_who_reads_the_topics() -> None:
     """A worker whose brokers are away is alive, and says what it waits for."""
     rig = Rig([arrival(offset) for offset in range(4)])

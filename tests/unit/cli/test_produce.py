@@ -88,7 +88,7 @@ def test_brokers_security_topic_and_time_field_come_from_the_configuration(shell
     """A JSON stream is fed by the file that the worker reads it with."""
     Path("streamlearn.toml").write_text(
         f'[stream]\nname = "n"\n[kafka]\nbootstrap_servers = "{shell.broker}"\ntopics = ["{shell.topic}"]\n'
-        '[kafka.client]\n"security.protocol" = "plaintext"\n"fetch.min.bytes" = 1\n"auto.offset.reset" = "latest"\n'
+        '[kafka.client]\n"security.protocol" = "plaintext"\n"fetch.min.bytes" = 1\n"fetch.wait.max.ms" = 100\n'
         '[ingest.fields]\nts = "meta.at"\n[store]\nurl = "s"\n[model]\nname = "m"\n'
     )
     Path("f").write_text('{"meta": {"at": "2020-01-01"}, "ts": 5}\n')

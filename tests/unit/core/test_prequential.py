@@ -26,7 +26,8 @@ def test_live_and_base_are_compared_on_the_same_chunks() -> None:
 
     found = scores.scores()
 
-    assert found.live is not None and found.base is not None
+    assert found.live is not None
+    assert found.base is not None
     assert (found.live.nats_per_token, found.base.nats_per_token) == (1.0, 2.0)
     assert found.live.tokens == found.base.tokens == 10
 

@@ -168,6 +168,8 @@ def test_a_loss_that_is_not_finite_is_a_null_in_the_ledger() -> None:
     state.record(batch, StepResult(nll=(float("nan"),), gradient_norm=0.0, applied=False, seconds=0.0), [1.0])
 
     line = state.take_ledger()[-1]
-    assert isinstance(line, ScoreLine) and line.nll is None and line.flushed
+    assert isinstance(line, ScoreLine)
+    assert line.nll is None
+    assert line.flushed
     assert state.scores.live is None
     assert state.totals.steps_dropped == 1

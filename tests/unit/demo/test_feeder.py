@@ -45,9 +45,12 @@ def test_every_row_arrives_in_order_at_the_offset_of_its_place(tmp_path: Path) -
 
 def test_a_feeder_that_fails_is_no_silent_end_of_the_stream(tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_text("line\n")
-    with embedded_broker() as address, feeding(address, str(tmp_path / "gone.txt")) as feeder:
-        with pytest.raises(Fatal, match="exit code 1"):
-            feeder.wait(DEADLINE_S)
+    with (
+        embedded_broker() as address,
+        feeding(address, str(tmp_path / "gone.txt")) as feeder,
+        pytest.raises(Fatal, match="exit code 1"),
+    ):
+        feeder.wait(DEADLINE_S)
 
 
 def test_leaving_the_block_ends_the_process(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Names that follow versions, with their whole history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streamlearn.core.manifest import Alias, AliasMove, version_name
+from streamlearn.ports import Conflict, Fenced, NotFound, ObjectStore
+from streamlearn.registry.documents import from_bytes, to_bytes
+from streamlearn.registry.keys import Keys
+
+LATEST = "latest"
+
+
+def read_alias(store: ObjectStore, keys: Keys, name: str) -> tuple[Alias, str]:
+    """Return an alias and its etag; raises NotFound, Damaged."""
+    stored = store.get(keys.alias(name))
+    return from_bytes(Alias, keys.alias(name), stored.body), stored.etag
+
+
+def alias_names(store: ObjectStore, keys: Keys) -> Iterator[str]:
+    """Yield the name of every alias of the lineage, sorted."""
+    for key, _ in store.list(keys.aliases):
+        name = key.removeprefix(keys.aliases)
+        if name.endswith(".json") and "/" not in name:
+            yield name.removesuffix(".json")
+
+
+def move_alias(
+    store: ObjectStore, keys: Keys, name: str, version: int, *, epoch: int, by: str, at: str, reason: str
+) -> None:
+    """Point `name` at `version` and write that down; nothing happens where it points there already.
+
+    Raises:
+        Fenced: a writer with a higher epoch has touched it, or did so meanwhile.
+    """
+    target = version_name(version)
+    while True:
+        old, etag = _current(store, keys, name, epoch)
+        if old.version == target and old.epoch == epoch:
+            return
+        move = AliasMove(at=at, by=by, from_version=old.version, to_version=target, reason=reason, epoch=epoch)
+        moved = Alias(
+            name=name,
+            version=target,
+            epoch=epoch,
+            history=old.history if old.version == target else (*old.history, move),
+        )
+        try:
+            if etag is None:
+                store.create(keys.alias(name), to_bytes(moved))
+            else:
+                store.swap(keys.alias(name), to_bytes(moved), etag)
+        except Conflict:
+            # Someone was faster. Only a later writer keeps us out, and the next look tells.
+            continue
+        return
+
+
+def touch_aliases(store: ObjectStore, keys: Keys, epoch: int) -> None:
+    """Write our epoch into every alias, so that an earlier writer's next move fails."""
+    for name in list(alias_names(store, keys)):
+        while True:
+            alias, etag = _current(store, keys, name, epoch)
+            if etag is None or alias.epoch == epoch:
+                break
+            try:
+                store.swap(keys.alias(name), to_bytes(alias.model_copy(update={"epoch": epoch})), etag)
+            except Conflict:
+                # The earlier writer moved it between our look and our swap; look again.
+                continue
+            break
+
+
+def _current(store: ObjectStore, keys: Keys, name: str, epoch: int) -> tuple[Alias, str | None]:
+    """Return the alias as it is now, or as it would begin; raises Fenced where it is a later writer's."""
+    try:
+        alias, etag = read_alias(store, keys, name)
+    except NotFound:
+        return Alias(name=name, version=None, epoch=epoch), None
+    if alias.epoch > epoch:
+        raise Fenced(f"alias {name!r} belongs to a writer of epoch {alias.epoch}; ours was {epoch}")
+    return alias, etag

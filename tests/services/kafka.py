@@ -1,0 +1,284 @@
+"""The Kafka that tests speak to: the most real one this machine has.
+
+In this order: the cluster of `STREAMLEARN_TEST_KAFKA` (its bootstrap address);
+a container of `apache/kafka` where `STREAMLEARN_TEST_CONTAINERS=1` and a Docker
+daemon answers; Apache Kafka from `KAFKA_HOME` with the machine's Java, one
+KRaft node in a temporary directory; librdkafka's mock cluster, always there.
+`parts_used()` says which it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+CONTAINER_IMAGE = os.environ.get("STREAMLEARN_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
+_START_TIMEOUT_S = 90.0
+_CLUSTER_ID = "c3RyZWFtbGVhcm4tdGVzdA"
+_BROKER = """\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.quorum.voters=1@127.0.0.1:{controller}
+log.dirs={data}/log
+num.partitions=4
+auto.create.topics.enable=false
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+_LOGGING = """\
+rootLogger.level = WARN
+rootLogger.appenderRef.stderr.ref = stderr
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = [%d] %p %m (%c)%n
+"""
+
+_used: list[str] = []
+
+
+def parts_used() -> tuple[str, ...]:
+    """Return in words which brokers this run has spoken to so far."""
+    return tuple(_used)
+
+
+class KafkaService:
+    """A running cluster; `real` is False for librdkafka's mock."""
+
+    def __init__(self, address: str, name: str, *, real: bool) -> None:
+        self.address = address
+        self.name = name
+        self.real = real
+        _used.append(name)
+
+    def __repr__(self) -> str:
+        return f"{self.name} at {self.address}"
+
+    def new_topic(self, stem: str = "test", *, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        """Create a topic under a name never used before and return the name."""
+        name = f"{stem}-{uuid.uuid4().hex[:10]}"
+        self.create_topic(name, partitions=partitions, config=config)
+        return name
+
+    def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
+        """Create a topic and wait until the broker serves it."""
+        admin = self.admin()
+        admin.create_topics([NewTopic(name, partitions, 1, config=dict(config or {}))])[name].result(30)
+        _wait_until(lambda: len(admin.list_topics(name, timeout=10).topics[name].partitions) == partitions, name)
+
+    def admin(self) -> AdminClient:
+        """Return a client for what a test does to the cluster itself."""
+        return AdminClient({"bootstrap.servers": self.address}, logger=quiet_logger())
+
+
+class OwnedKafka(KafkaService):
+    """Apache Kafka as a child process, which a test may stop and start."""
+
+    def __init__(self, home: Path, data: Path) -> None:
+        self._home = home
+        self._data = data
+        self._process: subprocess.Popen[bytes] | None = None
+        port, controller = _free_port(), _free_port()
+        (data / "server.properties").write_text(_BROKER.format(port=port, controller=controller, data=data))
+        (data / "log4j2.properties").write_text(_LOGGING)
+        super().__init__(f"127.0.0.1:{port}", f"Apache Kafka {_version_in(home)} (KAFKA_HOME)", real=True)
+        self._java("kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", self._properties).wait(
+            _START_TIMEOUT_S
+        )
+        self.start()
+
+    @property
+    def _properties(self) -> str:
+        return str(self._data / "server.properties")
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process, None while it is stopped."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start the broker on its data and wait until it answers."""
+        assert self._process is None, "it runs already"
+        self._process = process = self._java("kafka.Kafka", self._properties)
+        try:
+            _wait_for_broker(self.address, alive=lambda: process.poll() is None)
+        except TimeoutError as error:
+            self.stop()
+            raise TimeoutError(f"{error}\n{(self._data / 'broker.log').read_text()[-2000:]}") from None
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the broker: orderly, or as a crash."""
+        if (process := self._process) is None:
+            return
+        self._process = None
+        if not kill:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                kill = True
+        if kill:
+            process.kill()
+            process.wait(30)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Stop and start on the same port and data."""
+        self.stop(kill=kill)
+        self.start()
+
+    def _java(self, *arguments: str) -> subprocess.Popen[bytes]:
+        flags = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
+        flags += [f"-Dlog4j2.configurationFile={self._data / 'log4j2.properties'}", "-cp", f"{self._home}/libs/*"]
+        with (self._data / "broker.log").open("ab") as log:
+            return subprocess.Popen(["java", *flags, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+class MockKafka(KafkaService):
+    """librdkafka's mock cluster in this process: topics have 4 partitions, each keeps about 5 MB."""
+
+    PARTITIONS = 4
+
+    def __init__(self) -> None:
+        # The cluster belongs to this client, which must outlive every other one.
+        self._owner = Producer({"test.mock.num.brokers": 1, "log_level": 3}, logger=quiet_logger())
+        broker = next(iter(self._owner.list_topics(timeout=30).brokers.values()))
+        super().__init__(f"{broker.host}:{broker.port}", "librdkafka's mock cluster", real=False)
+
+    def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
+        """Create a topic; the mock gives it 4 partitions whatever was asked for."""
+        assert partitions <= self.PARTITIONS, f"the mock has {self.PARTITIONS} partitions a topic"
+        _wait_until(lambda: self._owner.list_topics(name, timeout=10).topics[name].error is None, name)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaService]:
+    """The most real Kafka there is; see the module's docstring."""
+    if address := os.environ.get("STREAMLEARN_TEST_KAFKA"):
+        yield KafkaService(address, f"Apache Kafka at {address} (STREAMLEARN_TEST_KAFKA)", real=True)
+    elif os.environ.get("STREAMLEARN_TEST_CONTAINERS") == "1" and _docker_answers():
+        yield from _container()
+    elif (home := os.environ.get("KAFKA_HOME")) and shutil.which("java"):
+        with tempfile.TemporaryDirectory(prefix="streamlearn-kafka-") as data:
+            service = OwnedKafka(Path(home).resolve(), Path(data))
+            try:
+                yield service
+            finally:
+                service.stop()
+    else:
+        yield MockKafka()
+
+
+@pytest.fixture(scope="session")
+def mock_kafka() -> KafkaService:
+    """Always librdkafka's mock cluster."""
+    return MockKafka()
+
+
+def _container() -> Iterator[KafkaService]:
+    from testcontainers.core.container import DockerContainer
+
+    port = _free_port()
+    settings = {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        # The broker speaks to itself about transactions, and cannot reach the host's port from within.
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9092,INTERNAL://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:9094",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "INTERNAL",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "1",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+    container = DockerContainer(CONTAINER_IMAGE)
+    for key, value in settings.items():
+        container = container.with_env(key, value)
+    ports: dict[str, Any] = {"9092/tcp": ("127.0.0.1", port)}  # on loopback only
+    container.ports = ports
+    with container:
+        _wait_for_broker(f"127.0.0.1:{port}", alive=lambda: True)
+        yield KafkaService(f"127.0.0.1:{port}", f"Apache Kafka in a container ({CONTAINER_IMAGE})", real=True)
+
+
+def _docker_answers() -> bool:
+    try:
+        import docker  # type: ignore[import-untyped]
+        from docker.errors import DockerException  # type: ignore[import-untyped]
+    except ImportError:
+        return False
+    try:
+        return bool(docker.from_env(timeout=5).ping())
+    except DockerException:
+        return False
+
+
+def _wait_for_broker(address: str, alive: Any) -> None:
+    client = AdminClient({"bootstrap.servers": address}, logger=quiet_logger())
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and alive():
+        try:
+            client.list_topics(timeout=1)
+        except KafkaException:
+            continue
+        return
+    raise TimeoutError(f"no broker answers at {address}")
+
+
+def _wait_until(condition: Any, what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come to be within 30 s")
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _version_in(home: Path) -> str:
+    jar = next((home / "libs").glob("kafka-clients-*.jar"), None)
+    return jar.stem.removeprefix("kafka-clients-") if jar else "of unknown version"
+
+
+def quiet_logger() -> logging.Logger:
+    """librdkafka writes to standard error unless it is given a logger."""
+    logger = logging.getLogger("streamlearn.tests.librdkafka")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
