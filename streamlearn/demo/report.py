@@ -107,7 +107,7 @@ def show(outcome: Outcome, console: Console) -> None:
 def _versions(manifests: Sequence[Manifest]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title="Versions", title_justify="left")
     for column in ("version", "parent", "made at (UTC)"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for column in ("events", "tokens", "live", "base", "gain"):
         table.add_column(column, justify="right")
     for manifest in manifests:

@@ -7,9 +7,13 @@ expanded to bf16 safetensors and cached by the file's digest.
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import struct
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
 import structlog
@@ -49,7 +53,8 @@ def converted(file: Path, cache: Path) -> Path:
     except OSError as error:
         raise Fatal(f"model.cache_dir: {target.parent} cannot be written to: {error.strerror}") from None
     try:
-        _convert(file, scratch)
+        with _bars_on_terminals_only():
+            _convert(file, scratch)
         # mkdtemp keeps others out; a cache may be shared.
         scratch.chmod(0o755)
         scratch.rename(target)
@@ -62,6 +67,13 @@ def converted(file: Path, cache: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keep the libraries' progress bars out of logs."""
+    with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+        yield
 
 
 def _convert(file: Path, directory: Path) -> None:
