@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself, and only when pyproject.toml or constraints.txt have changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint docs clean
+.PHONY: help setup demo test check lint containers docs clean
 SHELL := bash
 BIN := .venv/bin
 ARGS ?=
@@ -26,6 +26,9 @@ lint: setup ## format, lint, types, layers, generated docs; changes nothing
 	@echo 'docs: generated pages';   $(BIN)/python tools/docs.py --check
 
 check: lint test ## everything CI asks for
+
+containers: setup ## the line from end to end on containers, and the compose stack (needs a Docker daemon)
+	@STREAMLEARN_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/integration/test_line.py tests/integration/test_compose.py $(ARGS)
 
 docs: setup ## write the generated pages of docs/ anew
 	@$(BIN)/python tools/docs.py
