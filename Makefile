@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Options for a target go into ARGS: make demo ARGS="--minutes 2 --json", make test ARGS="-k window"'
 
 setup: ## make .venv ready (Python >= 3.11, pinned versions, the demo's model)

@@ -32,6 +32,8 @@ _CHECKPOINT_LINES = 10_000
 must not pile up in memory."""
 _MAX_LINES = 5 * _CHECKPOINT_LINES
 """Ledger lines in memory above which nothing is admitted until the store has taken a checkpoint (about 50 MB)."""
+_LOOK_S = 1.0
+"""Between two looks at which partitions there are."""
 _UNHURRIED_S = 3600.0
 """Wait for the last checkpoint of a run that ends by itself; the store's own retry budget is shorter."""
 _MAX_DROPPED = 3
@@ -84,6 +86,9 @@ class Daemon:
         self._waiting_since = math.inf
         self._dropped_in_a_row = 0
         self._assigned = False
+        self._looked_s = -math.inf
+        self._begun_saved: set[tuple[str, int]] = set()
+        self._published_at = clock.now()
         self._saved = self._published = self._mark()
 
     def stop(self) -> None:
@@ -114,7 +119,7 @@ class Daemon:
         while not self._stop.is_set() and self._clock.monotonic() < deadline:
             self._publisher.check()
             self._health.beat()
-            self._note_assignment()
+            self._note_partitions()
             at_end = ends is not None and self._source.caught_up(ends)
             if self._stream.wants_events and not at_end:
                 self._admit()
@@ -179,8 +184,9 @@ class Daemon:
         """Hand a copy of everything to the publisher."""
         now = self._mark()
         if publish:
-            self._published = now
+            self._published, self._published_at = now, self._clock.now()
         self._saved = now
+        self._begun_saved = _partitions(self._source.begun())
         self._publisher.submit(
             Parcel(
                 draft=self._draft(),
@@ -203,7 +209,13 @@ class Daemon:
             config_digest=self._settings.config_digest,
             libraries=self._settings.libraries,
             stream=self._stream.document()
-            | {"published": {"steps": self._published.steps, "events": self._published.events}},
+            | {
+                "published": {
+                    "steps": self._published.steps,
+                    "events": self._published.events,
+                    "at": self._published_at,
+                }
+            },
         )
 
     # --- begin, end, wait ---------------------------------------------------------
@@ -225,7 +237,12 @@ class Daemon:
         self._saved = self._published = self._mark()
         if state is not None:
             earlier = state.stream["published"]
-            self._published = Mark(monotonic_s=self._saved.monotonic_s, **earlier)
+            self._published_at = earlier["at"]
+            # However often it is restarted, a worker publishes when it is due.
+            since_s = max(self._clock.now() - self._published_at, 0.0)
+            self._published = Mark(
+                steps=earlier["steps"], events=earlier["events"], monotonic_s=self._saved.monotonic_s - since_s
+            )
         # What an earlier run left in the queue must not wait for another event.
         self._waiting_since = self._saved.monotonic_s if self._stream.waiting else math.inf
         self._publisher.start()
@@ -246,14 +263,17 @@ class Daemon:
         except NotFound:
             return None
 
-    def _note_assignment(self) -> None:
-        """Ready is who reads the topics; the brokers may be away for long after the start."""
+    def _note_partitions(self) -> None:
+        """Ready is who reads the topics, and where reading began is kept before anything comes."""
+        if self._assigned and self._clock.monotonic() - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = self._clock.monotonic()
         if not self._assigned and self._source.status().assigned:
             self._assigned = True
             self._health.ready()
-            if self._stream.progress == {} and self._source.begun():
-                # Where a new lineage begins is kept before anything comes; see `EventSource.begun`.
-                self._checkpoint(publish=False)
+        begun = _partitions(self._source.begun()) - _partitions(self._stream.progress)
+        if not begun <= self._begun_saved and not self._publisher.busy:
+            self._checkpoint(publish=False)
 
     def _finish(self, *, publish: bool) -> RunReport:
         """Make the last state durable within the grace time."""
@@ -314,6 +334,10 @@ def _check_base(theirs: BaseModelCard, ours: BaseModelCard) -> None:
 
 def _known_by(base: BaseModelCard) -> str:
     return f"{base.name} (weights {base.weights_digest[:12]}, tokenizer {base.tokenizer_digest[:12]})"
+
+
+def _partitions(progress: Progress) -> set[tuple[str, int]]:
+    return {(topic, partition) for topic, offsets in progress.items() for partition in offsets}
 
 
 def _merged(begun: Progress, progress: Progress) -> Progress:

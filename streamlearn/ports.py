@@ -216,9 +216,6 @@ class Learner(Protocol):
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return the summed NLL of each chunk in nats with the adapter off, shape (B,)."""
 
-    def live_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
-        """Return the summed NLL of each chunk in nats with the adapter on, without learning, shape (B,)."""
-
     def snapshot(self) -> LearnerSnapshot:
         """Copy adapter and optimiser to the CPU."""
 

@@ -21,6 +21,9 @@ from streamlearn.ports import Clock, Committed, DeadLetters, LearnerSnapshot, Li
 
 _log = structlog.get_logger(__name__)
 
+_CLOSE_S = 1.0
+"""Seconds for each thread to notice that it is over."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
@@ -102,7 +105,8 @@ class Publisher:
             self._parcels.put(None)
             for thread in self._threads:
                 if thread.is_alive():
-                    thread.join()
+                    # Not for ever: a store that is away may hold a renewal for minutes, and nothing hangs on that.
+                    thread.join(_CLOSE_S)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

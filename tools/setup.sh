@@ -53,9 +53,10 @@ install_torch() {
 
 began=$SECONDS
 python=$(python_of_this_machine)
-if [ ! -x .venv/bin/python ]; then
+# Without pip it is what an interrupted run has left.
+if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
   say "making .venv with $("$python" --version)"
-  "$python" -m venv .venv
+  "$python" -m venv --clear .venv
 fi
 rm -f .venv/ready-*
 pip install --upgrade "pip==$(pinned pip)"

@@ -32,6 +32,9 @@ def versions(
     if as_json:
         print_json([_document(version) for version in found])
         return
+    if not found:
+        typer.echo("no version is published yet; publish.every says when the next one is due", err=True)
+        return
     print_table(
         ["version", "created at", "parent", "aliases", "events", "tokens", "live", "base", "gain"],
         [_row(version) for version in found],

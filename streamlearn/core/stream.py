@@ -226,7 +226,7 @@ class StreamState:
     ) -> None:
         """Continue from the parts of a checkpoint."""
         self._queue = deque(
-            Fresh(chunk=chunk, **item) for chunk, item in zip(unpack("queue", arrays), document["queue"], strict=False)
+            Fresh(chunk=chunk, **item) for chunk, item in zip(unpack("queue", arrays), document["queue"], strict=True)
         )
         self.window.restore(arrays)
         self.reservoir.restore(arrays)

@@ -17,7 +17,6 @@ from streamlearn.core.events import Chunk, Completion, Content, Conversation, Pl
 
 _UTF8_STEPS = np.array([0x80, 0x800, 0x10000], dtype=np.uint32)
 """Code points from which UTF-8 takes another byte."""
-_STAND_IN = "content-4e1c0f7a"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ class TokenChunker:
         """Cut `content` into chunks; empty when nothing would be scored.
 
         Raises:
-            ValueError: a conversation, but the tokenizer has no chat template, or one that rewrites earlier turns.
+            ValueError: a conversation, but the tokenizer has no chat template, or one that refuses or rewrites it.
         """
         match content:
             case Plain(text=text):
@@ -93,39 +92,43 @@ class TokenChunker:
         return _Piece(ids=piece.ids[-count:], bytes=piece.bytes[-count:], scored=piece.scored[-count:])
 
     def _turns(self, conversation: Conversation) -> list[_Piece]:
-        """Render turn by turn; what a turn adds is markup around its content."""
+        """Render all turns and take them apart again: markup, content, markup, content, …, markup."""
         if not self._tokenizer.chat_template:
             raise ValueError("the event is a conversation, but the model's tokenizer has no chat template")
-        pieces: list[_Piece] = []
-        before = ""
         turns = [{"role": turn.role, "content": turn.content.strip()} for turn in conversation.messages]
-        for count, turn in enumerate(turns, start=1):
-            opening, closing = self._around(turns[:count], before)
-            rendered = self._render(turns[:count])
-            if rendered != before + opening + turn["content"] + closing:
-                raise ValueError(f"the model's chat template rewrites the content of a {turn['role']!r} turn")
-            before = rendered
+        markups = self._markups(turns)
+        pieces = [self._markup(markups[0])]
+        for turn, after in zip(turns, markups[1:], strict=True):
             learnt = turn["role"] == "assistant"
-            pieces.append(self._markup(opening))
             pieces.append(self._text(turn["content"], scored=learnt))
-            pieces.append(self._closing(closing, scored=learnt))
+            pieces.append(self._closing(after, scored=learnt))
         return pieces
 
-    def _around(self, turns: list[dict[str, str]], before: str) -> tuple[str, str]:
-        """Return the markup before and after the content of the last turn.
+    def _markups(self, turns: list[dict[str, str]]) -> list[str]:
+        """Return what the template puts before, between and after the contents.
 
-        Looked for around a stand-in, as a content may itself read like markup.
+        Found around stand-ins, as a content may itself read like markup; then proved on the contents themselves.
         """
-        rendered = self._render([*turns[:-1], {**turns[-1], "content": _STAND_IN}])
-        if not rendered.startswith(before):
-            raise ValueError("the model's chat template rewrites earlier turns, so losses cannot be told apart")
-        opening, found, closing = rendered[len(before) :].partition(_STAND_IN)
-        if not found:
-            raise ValueError(f"the model's chat template does not render the content of a {turns[-1]['role']!r} turn")
-        return opening, closing
+        stand_ins = [f"content-4e1c0f7a-{place:06d}" for place in range(len(turns))]
+        rest = self._render([{**turn, "content": name} for turn, name in zip(turns, stand_ins, strict=True)])
+        markups = []
+        for turn, name in zip(turns, stand_ins, strict=True):
+            markup, found, rest = rest.partition(name)
+            if not found:
+                raise ValueError(f"the model's chat template does not render the content of a {turn['role']!r} turn")
+            markups.append(markup)
+        markups.append(rest)
+        contents = [turn["content"] for turn in turns]
+        whole = "".join(part for pair in zip(markups, [*contents, ""], strict=True) for part in pair)
+        if self._render(turns) != whole:
+            raise ValueError("the model's chat template rewrites what the turns say, so losses cannot be told apart")
+        return markups
 
     def _render(self, turns: list[dict[str, str]]) -> str:
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        except Exception as error:  # noqa: BLE001 - a template is its author's program, and refuses as it likes
+            raise ValueError(f"the model's chat template refuses the conversation: {error}") from None
 
     def _closing(self, text: str, *, scored: bool) -> _Piece:
         """Markup after a content; an assistant learns to end its turn, not what follows."""

@@ -82,9 +82,12 @@ class StoreLineage:
         if head.checkpoint is None:
             return Restored(epoch=head.epoch, state=None, files={}, newest_version=0)
         found = self._newest_good(head.checkpoint)
+        # Reading may have taken longer than the lease: who has lost it must hear so before it begins.
+        self._hold.renew()
         self._parent = (found.id, found.state.seq)
         self._version = found.state.version or found.state.parent_version
         newest = self._settle(head, found) if head.version > 0 else 0
+        self._hold.renew()
         return Restored(epoch=head.epoch, state=found.state, files=found.files, newest_version=newest)
 
     def commit(

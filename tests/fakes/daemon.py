@@ -187,9 +187,6 @@ class NumberLearner:
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         return np.array([float(chunk.scored_tokens * 2) for chunk in chunks])
 
-    def live_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
-        return np.array([float(chunk.scored_tokens * (1 + abs(self.weight))) for chunk in chunks])
-
     def snapshot(self) -> NumberSnapshot:
         return NumberSnapshot({"weight": self.weight})
 

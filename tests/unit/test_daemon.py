@@ -37,6 +37,7 @@ class Rig:
         *,
         every: int = 10**9,
         flush_s: float = 1e9,
+        publish_every_s: float = 1e12,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = ListSource(arrivals)
@@ -73,7 +74,7 @@ class Rig:
                 flush_s=flush_s,
                 checkpoint_every_s=1e9,
                 checkpoint_every_events=every,
-                publish_every=Every(unit="steps", amount=1e9),
+                publish_every=Every(unit="seconds", amount=publish_every_s),
                 grace_s=10.0,
                 config_digest=DIGEST,
                 libraries={},
@@ -250,6 +251,37 @@ def test_where_a_new_lineage_begins_is_kept_before_anything_comes() -> None:
     rig.publisher.close()
 
     assert rig.lineage.commits[0][0].progress == {"news": {0: 70, 1: 5}}
+
+
+def test_where_a_partition_found_later_begins_is_kept_too() -> None:
+    """A topic that joins a lineage is not read from its end after a restart."""
+    rig = Rig([arrival(0), arrival(1)])
+    rig.run_to_the_end()
+    again = Rig([arrival(0), arrival(1)], rig.lineage)
+    again.source.began_at = {"news": {0: 2}, "other": {0: 5}}
+    again.source._on_empty = again.daemon.stop
+
+    again.daemon.run()
+    again.publisher.close()
+
+    assert rig.lineage.commits[-1][0].progress == {"news": {0: 2}, "other": {0: 5}}
+
+
+def test_a_worker_that_is_restarted_often_publishes_all_the_same() -> None:
+    """What is due every hour comes although no process lives for one."""
+    rig = Rig([arrival(offset) for offset in range(4)], publish_every_s=3600.0)
+    rig.source._on_empty = rig.daemon.stop
+    rig.daemon.run()
+    rig.publisher.close()
+    assert rig.lineage.versions == 0
+
+    again = Rig([arrival(offset) for offset in range(8)], rig.lineage, publish_every_s=3600.0)
+    again.clock.time += 3601.0
+    again.source._on_empty = again.daemon.stop
+    again.daemon.run()
+    again.publisher.close()
+
+    assert rig.lineage.versions == 1
 
 
 def test_ready_is_who_reads_the_topics() -> None:

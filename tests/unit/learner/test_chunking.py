@@ -84,6 +84,38 @@ def test_a_conversation_without_a_template_is_refused() -> None:
         bare.chunk(Conversation(messages=(Message(role="user", content="x"),)))
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "refuses the conversation: roles must alternate"),
+        ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "does not render the content"),
+        ("{% for m in messages %}{{ m['content'] | replace('x', 'y') }}{% endfor %}", "rewrites what the turns say"),
+        ("nothing", "does not render the content of a 'user' turn"),
+    ],
+)
+def test_a_template_that_refuses_or_rewrites_makes_one_bad_record(template: str, words: str) -> None:
+    """It must not end the worker, which would meet the same record at every restart."""
+    chunker = TokenChunker(make_tokenizer(chat_template=template), 16)
+    with pytest.raises(ValueError, match=words):
+        chunker.chunk(Conversation(messages=(Message(role="user", content="x"),)))
+
+
+def test_a_long_conversation_is_rendered_a_fixed_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cost grows with its length, not with its square."""
+    tokenizer = make_tokenizer()
+    rendered: list[int] = []
+    whole = tokenizer.apply_chat_template
+
+    def counting(turns: list[dict[str, str]], **named: Any) -> Any:
+        rendered.append(len(turns))
+        return whole(turns, **named)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counting)
+    turns = tuple(Message(role=("user", "assistant")[n % 2], content=f"turn {n}") for n in range(50))
+    TokenChunker(tokenizer, 64).chunk(Conversation(messages=turns))
+    assert rendered == [50, 50]
+
+
 def test_nothing_to_score_is_no_chunk() -> None:
     assert CHUNKER.chunk(Plain(text="")) == ()
     assert CHUNKER.chunk(Conversation(messages=(Message(role="user", content="x"),))) == ()
