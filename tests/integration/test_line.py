@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.integration.test_bad_records import BAD, bad
 from tests.services.kafka import KafkaService
 from tests.services.s3 import S3Server, free_ports
 from tests.services.worker import RunningWorker, running, streamlearn, wait_until
@@ -182,16 +184,67 @@ def test_a_worker_is_watched_stopped_and_started_without_losing_or_repeating_an_
 
 def test_a_worker_that_was_killed_loses_and_repeats_nothing(line: Line) -> None:
     """kill -9 changes nothing but the time."""
-    line.produce(texts(0, 300), first=0)
+    line.produce(texts(0, 3_000), first=0)
     with running(line.config, line.port, env=line.env) as worker:
-        wait_until(lambda: worker.metric("streamlearn_checkpoint_seconds_count") >= 2, "two checkpoints")
+        wait_until(
+            lambda: worker.metric("streamlearn_checkpoint_seconds_count") >= 3, "checkpoints with events in them"
+        )
+        assert 0 < worker.metric("streamlearn_events_total") < 3_000, "it is killed in the middle"
         worker.process.kill()
         worker.process.wait(30)
+    committed = sum(each["kind"] == "event" for each in line.ledger())
+    assert 0 < committed < 3_000
     streamlearn("run", "--until-end", "-c", str(line.config), env=line.env)
 
     line.assert_every_offset_once()
     scored = [(each["id"], each["chunk"]) for each in line.ledger() if each["kind"] == "score"]
-    assert len(scored) == len(set(scored)) == 300
+    assert len(scored) == len(set(scored)) == 3_000
+
+
+def test_a_thousand_bad_records_among_a_thousand_good_ones_stop_nothing(line: Line, kafka: KafkaService) -> None:
+    """All good ones are learnt, all bad ones are in the dead-letter topic, and the ledger says which was which."""
+    letters = kafka.new_topic("letters")
+    document = line.config.read_text().replace("[ingest.fields]", "[ingest]\nmax_chars = 1_000\n[ingest.fields]")
+    line.config.write_text(document.replace("[kafka]", f'[kafka]\ndead_letter_topic = "{letters}"'))
+    # Neither is wrong here: this worker maps no time, and its records may be larger.
+    harmless = ("a time that is none", "a record that is too large")
+    kinds = [bad(value) for name, (value, _) in BAD.items() if name not in harmless]
+    kinds.append(b'{"id": "b", "messages": [{"role": "user", "content": "x"}, {"role": "bad role!", "content": "y"}]}')
+    producer = Producer({"bootstrap.servers": kafka.address, "enable.idempotence": True})
+    for number, text in enumerate(texts(0, 1_000)):
+        producer.produce(line.topic, json.dumps({"id": f"good-{number}", "text": text}).encode(), partition=0)
+        producer.produce(line.topic, kinds[number % len(kinds)], partition=0)
+    assert producer.flush(60) == 0
+
+    streamlearn("run", "--until-end", "-c", str(line.config), env=line.env)
+
+    line.assert_every_offset_once()
+    ledger = line.ledger()
+    outcomes = [each["outcome"] for each in ledger if each["kind"] == "event"]
+    assert outcomes == ["admitted", "dead_letter"] * 1_000
+    assert [each["id"] for each in ledger if each["kind"] == "score"] == [f"good-{n}" for n in range(1_000)]
+    assert sum(headers_of(kafka, letters, 1_000).values()) == 1_000
+
+
+def headers_of(kafka: KafkaService, topic: str, count: int) -> Counter[str]:
+    """Return how often each exception class stands in the headers of the first `count` dead letters."""
+    consumer = Consumer({"bootstrap.servers": kafka.address, "group.id": topic, "auto.offset.reset": "earliest"})
+    consumer.assign(
+        [TopicPartition(topic, partition, 0) for partition in consumer.list_topics(topic).topics[topic].partitions]
+    )
+    found: Counter[str] = Counter()
+
+    def read() -> bool:
+        for message in consumer.consume(500, 0.2):
+            headers = dict(message.headers() or ())
+            found[str(headers["__connect.errors.exception.class.name"])] += 1
+        return found.total() >= count
+
+    try:
+        wait_until(read, "the dead letters")
+    finally:
+        consumer.close()
+    return found
 
 
 def test_a_second_worker_stands_by_and_takes_over(line: Line, tmp_path: Path) -> None:
