@@ -19,6 +19,7 @@ from typing import Self
 import structlog
 
 from streamlearn import config_file
+from streamlearn.checkpointer import Checkpointer, CheckpointSettings
 from streamlearn.config import Config, parse_every
 from streamlearn.core.mix import Shares
 from streamlearn.core.schedule import Every
@@ -166,13 +167,22 @@ class Worker:
             on_committed=self._reporter.committed,
         )
         closing.callback(publisher.close)
+        stream = StreamState(_stream_settings(config, opened.context_tokens), opened.anchor)
         self._daemon = Daemon(
             source=source,
             dead_letters=dead_letters,
             learner=opened.learner,
-            stream=StreamState(_stream_settings(config, opened.context_tokens), opened.anchor),
+            stream=stream,
             lineage=lineage,
             publisher=publisher,
+            checkpointer=Checkpointer(
+                source=source,
+                learner=opened.learner,
+                stream=stream,
+                publisher=publisher,
+                clock=self._clock,
+                settings=_checkpoint_settings(config),
+            ),
             reporter=self._reporter,
             health=health,
             clock=self._clock,
@@ -233,15 +243,20 @@ def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
 
 
 def _daemon_settings(config: Config) -> DaemonSettings:
-    unit, amount = parse_every(config.publish.every)
     return DaemonSettings(
         learning_rate=config.learner.learning_rate,
         warmup_steps=config.learner.warmup_steps,
         flush_s=config.learner.flush_s,
-        checkpoint_every_s=config.checkpoint.every_s,
-        checkpoint_every_events=config.checkpoint.every_events,
-        publish_every=Every(unit=unit, amount=amount),
         grace_s=config.shutdown.grace_s,
+    )
+
+
+def _checkpoint_settings(config: Config) -> CheckpointSettings:
+    unit, amount = parse_every(config.publish.every)
+    return CheckpointSettings(
+        every_s=config.checkpoint.every_s,
+        every_events=config.checkpoint.every_events,
+        publish_every=Every(unit=unit, amount=amount),
         config_digest=config_file.digest(config),
         libraries={name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
     )

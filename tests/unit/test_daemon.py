@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from streamlearn.checkpointer import Checkpointer, CheckpointSettings
 from streamlearn.core.events import Arrival, Outcome
 from streamlearn.core.manifest import EventLine, ScoreLine
 from streamlearn.core.schedule import Every
@@ -65,20 +66,24 @@ class Rig:
             stream=self.stream,
             lineage=self.lineage,
             publisher=self.publisher,
+            checkpointer=Checkpointer(
+                source=self.source,
+                learner=self.learner,
+                stream=self.stream,
+                publisher=self.publisher,
+                clock=self.clock,
+                settings=CheckpointSettings(
+                    every_s=1e9,
+                    every_events=every,
+                    publish_every=Every(unit="seconds", amount=publish_every_s),
+                    config_digest=DIGEST,
+                    libraries={},
+                ),
+            ),
             reporter=self.reporter,
             health=self.health,
             clock=self.clock,
-            settings=DaemonSettings(
-                learning_rate=0.1,
-                warmup_steps=2,
-                flush_s=flush_s,
-                checkpoint_every_s=1e9,
-                checkpoint_every_events=every,
-                publish_every=Every(unit="seconds", amount=publish_every_s),
-                grace_s=10.0,
-                config_digest=DIGEST,
-                libraries={},
-            ),
+            settings=DaemonSettings(learning_rate=0.1, warmup_steps=2, flush_s=flush_s, grace_s=10.0),
         )
 
     def stop_when(self, condition: Callable[[], bool]) -> Callable[[], None]:

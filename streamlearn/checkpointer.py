@@ -1,0 +1,168 @@
+"""When a checkpoint is due, and what it holds.
+
+Counts events, time and what waits in memory; gathers the state of all parts
+into one parcel. Making it durable is the publisher's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from streamlearn.core.events import Progress
+from streamlearn.core.manifest import CheckpointState, Draft
+from streamlearn.core.schedule import Every, Mark
+from streamlearn.core.stream import StreamState
+from streamlearn.ports import Clock, EventSource, Learner
+from streamlearn.publisher import Parcel, Publisher
+
+POLL_S = 0.2
+"""Between two looks at a checkpoint in flight."""
+_DUE_LINES = 10_000
+"""Ledger lines after which a checkpoint is due whatever the clock says: a flood of duplicates or dead letters
+must not pile up in memory."""
+_MAX_LINES = 5 * _DUE_LINES
+"""Ledger lines in memory above which there is no room for more (about 50 MB)."""
+_LOOK_S = 1.0
+"""Between two looks at which partitions there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSettings:
+    """The knobs of checkpoints and versions; see the configuration for their reasons."""
+
+    every_s: float
+    every_events: int | None
+    publish_every: Every
+    config_digest: str
+    libraries: dict[str, str]
+
+
+class Checkpointer:
+    """Hands the state of a lineage to the publisher, in time and whole."""
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        learner: Learner,
+        stream: StreamState,
+        publisher: Publisher,
+        clock: Clock,
+        settings: CheckpointSettings,
+    ) -> None:
+        self._source = source
+        self._learner = learner
+        self._stream = stream
+        self._publisher = publisher
+        self._clock = clock
+        self._settings = settings
+        self._looked_s = -math.inf
+        self._begun_saved: set[tuple[str, int]] = set()
+        self._published_at = clock.now()
+        self._saved = self._published = self._mark()
+
+    def begin(self, state: CheckpointState | None) -> None:
+        """Count from `state`, which the stream was restored from, or from nothing."""
+        self._saved = self._published = self._mark()
+        if state is not None:
+            earlier = state.stream["published"]
+            self._published_at = earlier["at"]
+            # However often it is restarted, a worker publishes when it is due.
+            since_s = max(self._clock.now() - self._published_at, 0.0)
+            self._published = Mark(
+                steps=earlier["steps"], events=earlier["events"], monotonic_s=self._saved.monotonic_s - since_s
+            )
+
+    @property
+    def room(self) -> bool:
+        """Whether memory has room for what more events would add before the next checkpoint."""
+        return self._stream.ledger_lines < _MAX_LINES
+
+    def make_if_due(self, go_on: Callable[[], bool]) -> None:
+        """Make a checkpoint, and a version, where one is due and none is in flight.
+
+        Args:
+            go_on: asked while a checkpoint that must not be late waits for the one before.
+        """
+        now, settings = self._mark(), self._settings
+        publish = self._unpublished(now) and settings.publish_every.due(self._published, now)
+        counted = now.events - self._saved.events >= (settings.every_events or math.inf)
+        due = self._stream.ledger_lines > 0 and (
+            counted
+            or now.monotonic_s - self._saved.monotonic_s >= settings.every_s
+            or self._stream.ledger_lines >= _DUE_LINES
+        )
+        # Counted checkpoints fall at the same events in every run, so they wait for the one before.
+        while counted and self._publisher.busy and go_on():
+            self._publisher.wait(POLL_S)
+        if (publish or due or self._partitions_are_new(now)) and not self._publisher.busy:
+            self._make(publish=publish)
+
+    def finish(self, *, publish: bool, grace_s: float) -> bool:
+        """Make the last state durable, as a version where `publish` says so; whether it was within `grace_s`."""
+        publish = publish and self._unpublished(self._mark())
+        deadline = self._clock.monotonic() + grace_s
+        done = self._publisher.wait(grace_s)
+        if done and (publish or self._stream.ledger_lines > 0):
+            self._make(publish=publish)
+            done = self._publisher.wait(max(deadline - self._clock.monotonic(), 0.0))
+        return done
+
+    def _make(self, *, publish: bool) -> None:
+        """Hand a copy of everything to the publisher."""
+        self._saved = self._mark()
+        if publish:
+            self._published, self._published_at = self._saved, self._clock.now()
+        begun = self._source.begun()
+        self._begun_saved = _partitions(begun)
+        self._publisher.submit(
+            Parcel(
+                draft=self._draft(begun),
+                learner=self._learner.snapshot(),
+                arrays=self._stream.arrays(),
+                ledger=self._stream.take_ledger(),
+                adapter_config=self._learner.adapter_config() if publish else None,
+            )
+        )
+
+    def _draft(self, begun: Progress) -> Draft:
+        published = {"steps": self._published.steps, "events": self._published.events, "at": self._published_at}
+        return Draft(
+            created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds"),
+            progress=_merged(begun, self._stream.progress),
+            totals=self._stream.totals,
+            scores=self._stream.scores,
+            event_time=self._stream.event_time,
+            base=self._learner.base,
+            lora=self._learner.lora,
+            config_digest=self._settings.config_digest,
+            libraries=self._settings.libraries,
+            stream=self._stream.document() | {"published": published},
+        )
+
+    def _unpublished(self, now: Mark) -> bool:
+        return now.steps > self._published.steps
+
+    def _partitions_are_new(self, now: Mark) -> bool:
+        """Whether reading began somewhere that no checkpoint knows; see `EventSource.begun`."""
+        if now.monotonic_s - self._looked_s < _LOOK_S:
+            return False
+        self._looked_s = now.monotonic_s
+        begun = _partitions(self._source.begun()) - _partitions(self._stream.progress)
+        return not begun <= self._begun_saved
+
+    def _mark(self) -> Mark:
+        totals = self._stream.totals
+        return Mark(steps=totals.steps, events=totals.events, monotonic_s=self._clock.monotonic())
+
+
+def _partitions(progress: Progress) -> set[tuple[str, int]]:
+    return {(topic, partition) for topic, offsets in progress.items() for partition in offsets}
+
+
+def _merged(begun: Progress, progress: Progress) -> Progress:
+    """Return a copy of `progress` that also names partitions of which nothing was read yet."""
+    return {topic: begun.get(topic, {}) | progress.get(topic, {}) for topic in sorted(begun.keys() | progress.keys())}
