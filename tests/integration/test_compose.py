@@ -16,7 +16,8 @@ from streamlearn.config import S3, Store
 from streamlearn.ports import NotFound
 from streamlearn.registry.open import open_store
 from streamlearn.registry.reader import LineageReader, Version
-from tests.services.s3 import docker_answers, free_ports
+from tests.services.containers import docker_answers
+from tests.services.s3 import free_ports
 from tests.services.worker import wait_until
 
 ROOT = Path(__file__).parents[2]

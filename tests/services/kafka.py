@@ -26,6 +26,8 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tests.services.containers import docker_answers
+
 CONTAINER_IMAGE = os.environ.get("STREAMLEARN_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
 _START_TIMEOUT_S = 90.0
 _CLUSTER_ID = "c3RyZWFtbGVhcm4tdGVzdA"
@@ -182,7 +184,7 @@ def kafka() -> Iterator[KafkaService]:
     """The most real Kafka there is; see the module's docstring."""
     if address := os.environ.get("STREAMLEARN_TEST_KAFKA"):
         yield KafkaService(address, f"Apache Kafka at {address} (STREAMLEARN_TEST_KAFKA)", real=True)
-    elif os.environ.get("STREAMLEARN_TEST_CONTAINERS") == "1" and _docker_answers():
+    elif docker_answers():
         yield from _container()
     elif (home := os.environ.get("KAFKA_HOME")) and shutil.which("java"):
         with tempfile.TemporaryDirectory(prefix="streamlearn-kafka-") as data:
@@ -231,18 +233,6 @@ def _container() -> Iterator[KafkaService]:
     with container:
         _wait_for_broker(f"127.0.0.1:{port}", alive=lambda: True)
         yield KafkaService(f"127.0.0.1:{port}", f"Apache Kafka in a container ({CONTAINER_IMAGE})", real=True)
-
-
-def _docker_answers() -> bool:
-    try:
-        import docker  # type: ignore[import-untyped]
-        from docker.errors import DockerException  # type: ignore[import-untyped]
-    except ImportError:
-        return False
-    try:
-        return bool(docker.from_env(timeout=5).ping())
-    except DockerException:
-        return False
 
 
 def _wait_for_broker(address: str, alive: Any) -> None:

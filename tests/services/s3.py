@@ -32,6 +32,7 @@ from botocore.config import Config as BotoConfig
 from pydantic import SecretStr
 
 from streamlearn.config import S3, Store
+from tests.services.containers import docker_answers
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -308,21 +309,6 @@ def given() -> Iterator[S3Server]:
         yield server
     finally:
         server.remove_buckets()
-
-
-def docker_answers() -> bool:
-    """Whether containers may be used and can be."""
-    if os.environ.get("STREAMLEARN_TEST_CONTAINERS") != "1":
-        return False
-    try:
-        import docker  # type: ignore[import-untyped]
-        from docker.errors import DockerException  # type: ignore[import-untyped]
-    except ImportError:
-        return False
-    try:
-        return bool(docker.from_env(timeout=5).ping())
-    except DockerException:
-        return False
 
 
 def _noted(server: S3Server) -> S3Server:
