@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,8 +20,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 def _lineage_name(name: str) -> str:
@@ -34,10 +38,33 @@ def _lineage_name(name: str) -> str:
 LineageName = Annotated[str, AfterValidator(_lineage_name)]
 
 
+def _some_text(text: str) -> str:
+    if not text.strip():
+        # Not a ValueError: the error then goes on with what the key is for and what it is when left out.
+        raise PydanticCustomError("empty_text", "must not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_some_text)]
+"""A text that names something."""
+
+
+def _topic_name(topic: str) -> str:
+    if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+        raise ValueError(
+            f"{topic!r} can be no topic's name, so that nothing would ever go through it: write 1-249 letters, "
+            "digits, '.', '_' or '-'"
+        )
+    return topic
+
+
+TopicName = Annotated[str, AfterValidator(_topic_name)]
+
+
 class Section(BaseModel):
     """One `[section]` of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Stream(Section):
@@ -52,7 +79,7 @@ class Stream(Section):
 class Kafka(Section):
     """Where events come from."""
 
-    bootstrap_servers: str
+    bootstrap_servers: Text
     """`host:port`, comma-separated."""
     topics: tuple[str, ...] = Field(min_length=1)
     """Topic names; one that begins with `^` is a regular expression over all topic names."""
@@ -60,14 +87,14 @@ class Kafka(Section):
     """Where a new lineage begins: an end of the log, or a time (`2026-11-01T00:00:00Z`). A lineage that
     exists goes on where its head checkpoint stands. `latest`, because an unasked-for backfill of a large topic
     costs days."""
-    group: str | None = None
+    group: Text | None = None
     """Consumer group that mirrors our progress for lag tools; `streamlearn-<stream.name>` unless given.
     Offsets are never read from it."""
     discovery_interval_s: float = Field(default=60.0, gt=0)
     """Seconds between looks for new partitions and topics; Flink's and Spark's order of magnitude."""
     on_lost_data: Literal["fail", "skip"] = "fail"
     """When retention removed offsets we have not read: stop with both offsets named, or count and go on."""
-    dead_letter_topic: str | None = None
+    dead_letter_topic: TopicName | None = None
     """Topic for records that are no events, with Kafka Connect's headers. Without one they are counted and
     described in the log at a limited rate."""
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -78,11 +105,26 @@ class Kafka(Section):
     def _one_topic_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("start", mode="before")
+    @classmethod
+    def _a_number_is_no_time(cls, value: Any) -> Any:
+        if _is_number(value):
+            raise ValueError(
+                "a number could be seconds or milliseconds since 1970, and the lineage would begin elsewhere than "
+                "meant: write an end of the log ('earliest', 'latest') or an ISO time such as 2026-11-01T00:00:00Z"
+            )
+        return value
+
     @field_validator("topics")
     @classmethod
-    def _patterns_compile(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+    def _topics_can_exist(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
         for topic in topics:
-            if topic.startswith("^"):
+            if not topic.startswith("^"):
+                try:
+                    _topic_name(topic)
+                except ValueError as error:
+                    raise ValueError(f"{error}; a regular expression begins with '^'") from None
+            else:
                 try:
                     re.compile(topic)
                 except re.error as error:
@@ -107,14 +149,14 @@ class Kafka(Section):
 class Fields(Section):
     """Where the parts of an event are in a JSON record, as dotted paths (`payload.body`)."""
 
-    text: str = "text"
+    text: Text = "text"
     """The text, or an object `{"prompt", "completion"}` or `{"messages"}`. Where this path is absent, those keys
     are looked for at the top level."""
-    id: str | None = None
+    id: Text | None = None
     """The producer's own id; `<topic>:<partition>:<offset>` unless given."""
-    ts: str | None = None
+    ts: Text | None = None
     """Event time: seconds or milliseconds since 1970, or ISO 8601. The record's time stamp unless given."""
-    source: str | None = None
+    source: Text | None = None
     """What scores and replay are stratified by; the topic unless given."""
 
 
@@ -144,6 +186,15 @@ class Ingest(Section):
             raise ValueError(
                 f"ingest.min_chars = {self.min_chars} is above ingest.max_chars = {self.max_chars}, so that no text "
                 "would ever be learnt: lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fields_are_looked_for(self) -> Ingest:
+        if self.format == "text" and self.fields != Fields():
+            raise ValueError(
+                "[ingest.fields] is given, but ingest.format = 'text' takes the whole value as the text, so that no "
+                "field would be looked for: write ingest.format = 'json', or leave [ingest.fields] out"
             )
         return self
 
@@ -212,11 +263,26 @@ class Mix(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shares_have_something_to_draw(self) -> Mix:
+        faults = [
+            f"mix.{size} = 0, so that {holds} and mix.{share} = {getattr(self, share):g} would have no effect: "
+            f"set mix.{share} = 0 as well, or leave mix.{size} out"
+            for share, size, holds in (
+                ("window", "window_visits", "no chunk is visited again"),
+                ("reservoir", "reservoir_tokens", "the reservoir stays empty"),
+            )
+            if getattr(self, size) == 0 and getattr(self, share) > 0
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
 
 class Anchor(Section):
     """Text that the adapter must not unlearn."""
 
-    file: str | None = None
+    file: Text | None = None
     """JSONL (`{"text": …}`) or plain text of your own that is rehearsed in `mix.anchor` of each step."""
 
 
@@ -242,25 +308,42 @@ class LearnerSection(Section):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; its own choice unless given."""
 
+    @model_validator(mode="after")
+    def _only_adamw_decays(self) -> LearnerSection:
+        if self.weight_decay > 0 and self.optimizer != "adamw":
+            raise ValueError(
+                f"learner.weight_decay = {self.weight_decay:g} is given, but learner.optimizer = {self.optimizer!r} "
+                "decays no weights, so that it would have no effect: write learner.optimizer = 'adamw', or leave "
+                "learner.weight_decay out"
+            )
+        return self
+
 
 class Model(Section):
     """The base model, which never changes."""
 
-    name: str
+    name: Text
     """Hub id, local directory, GGUF file, or the short name `smollm2-135m`."""
-    revision: str | None = None
+    revision: Text | None = None
     """Hub revision; the newest at first use unless given, and recorded either way."""
-    served_name: str | None = None
+    served_name: Text | None = None
     """`base_model_name_or_path` in published adapters, as your inference server names the base; `model.name`, or the
     hub id behind a short name, unless given."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    """`auto` (a GPU where PyTorch sees one), `cpu`, `cuda` or `cuda:1`."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the base's weights. `auto` times both at start and takes the faster; the adapter is fp32 always."""
     context_tokens: int | None = Field(default=None, ge=16)
     """Tokens per chunk; 256 on CPU, 1024 on GPU unless given."""
-    cache_dir: str | None = None
+    cache_dir: Text | None = None
     """Where converted models are kept; `$XDG_CACHE_HOME/streamlearn` unless given."""
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_one(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise PydanticCustomError("no_device", "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        return device
 
 
 class Lora(Section):
@@ -272,6 +355,15 @@ class Lora(Section):
     """Twice the rank unless given."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of linear layers, or all of them but the output head."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _something_is_adapted(cls, modules: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if not modules or not all(module.strip() for module in modules):
+            raise ValueError(
+                "names no layer, so that nothing could be learnt: name linear layers, or write 'all-linear'"
+            )
+        return modules
 
 
 class Evaluation(Section):
@@ -314,9 +406,9 @@ class LeaseSection(Section):
 class S3(Section):
     """Access to S3; what is not given is found the way boto3 finds it."""
 
-    endpoint_url: str | None = None
+    endpoint_url: Text | None = None
     """For stores other than AWS."""
-    region: str | None = None
+    region: Text | None = None
     """boto3's own choice unless given."""
     access_key_id: SecretStr | None = None
     """Found the way boto3 finds it unless given."""
@@ -324,7 +416,7 @@ class S3(Section):
     """Comes with `access_key_id`."""
     session_token: SecretStr | None = None
     """Of temporary keys."""
-    ca_bundle: str | None = None
+    ca_bundle: Text | None = None
     """PEM file of a private certificate authority."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """`auto`: path style where `endpoint_url` is given, as most stores beside AWS want it."""
@@ -353,7 +445,7 @@ class Store(Section):
 class Http(Section):
     """`/metrics`, `/healthz`, `/readyz`."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     """Address to bind; `0.0.0.0` in a container. Metrics name topics, so the default is this machine only."""
     port: int = Field(default=9464, ge=0, le=65535)
     """0 takes a free one and logs it. 9464 is OpenTelemetry's Prometheus port."""
@@ -404,9 +496,16 @@ class Config(Section):
         """The consumer group that mirrors our progress."""
         return self.kafka.group or f"streamlearn-{self.stream.name}"
 
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_place(cls, store: Store) -> Store:
+        # Here, not in Store: a Store made of a command's --store is refused by open_store in the same words.
+        store_place(store.url)
+        return store
+
     @model_validator(mode="after")
     def _what_is_given_is_used(self) -> Config:
-        if self.store.s3 != S3() and not self.store.url.startswith("s3://"):
+        if self.store.s3 != S3() and store_place(self.store.url).bucket is None:
             raise ValueError(
                 f"[store.s3] is given, but store.url = {self.store.url!r} is a directory, so that nothing would "
                 "reach S3: write s3://bucket/prefix, or leave [store.s3] out"
@@ -428,6 +527,66 @@ class Config(Section):
                     "record would come back for ever; take another name or a narrower expression"
                 )
         return self
+
+
+_URL_FORMS = "write s3://bucket/prefix, file:///directory or a path"
+
+
+class StorePlace(NamedTuple):
+    """What `store.url` means: a prefix in a bucket of S3, or a directory."""
+
+    bucket: str | None
+    """None for a directory."""
+    path: str
+    """The prefix as it is written, or the directory's path, in which `~` may stand for home."""
+
+
+def store_place(url: str) -> StorePlace:
+    """Return what `s3://bucket/prefix`, `file:///directory` or a bare path means.
+
+    >>> store_place("s3://models/streamlearn")
+    StorePlace(bucket='models', path='/streamlearn')
+
+    Raises:
+        ValueError: it is none of these, or could mean another place.
+    """
+    if not url.strip():
+        raise ValueError(f"store.url is empty, and nothing can stand in for it: {_URL_FORMS}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"store.url has a '[' or ']' where the host is, so that it is no URL: {_URL_FORMS}") from None
+    if "@" in parts.netloc:
+        # Not shown: it holds a secret.
+        raise ValueError("store.url holds credentials: move them to store.s3.access_key_id and secret_access_key")
+    if parts.scheme in {"s3", "file"} and (parts.query or parts.fragment or url.endswith(("?", "#"))):
+        raise ValueError(f"store.url = {url!r} goes on after '?' or '#', which would be dropped: {_URL_FORMS}")
+    if parts.scheme == "s3":
+        return _in_bucket(url, parts)
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+            raise ValueError(f"store.url = {url!r} names no directory: write file:///directory, with three slashes")
+        return StorePlace(None, unquote(parts.path))
+    if "://" in url:
+        raise ValueError(f"store.url = {url!r} is of no kind that lineages can be kept in: {_URL_FORMS}")
+    return StorePlace(None, url)
+
+
+def _in_bucket(url: str, parts: SplitResult) -> StorePlace:
+    if not parts.netloc:
+        raise ValueError(f"store.url = {url!r} names no bucket: write s3://bucket/prefix")
+    if (prefix := parts.path.strip("/")) and {"", ".", ".."} & set(prefix.split("/")):
+        raise ValueError(f"store.url = {url!r}: its prefix has a part that is empty, '.' or '..'; leave that part out")
+    return StorePlace(parts.netloc, parts.path)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, or a text (from the environment) that is read as one."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31_557_600.0}

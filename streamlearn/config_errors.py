@@ -80,7 +80,8 @@ def _reason(field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return ""
-    return "; leave it out" if field.default is None else f"; left out, it is {json.dumps(field.default, default=str)}"
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return "; leave it out" if default is None else f"; left out, it is {json.dumps(default, default=str)}"
 
 
 def _show(key: Key, value: Any) -> str:

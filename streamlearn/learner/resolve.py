@@ -67,10 +67,12 @@ def resolve(model: Model) -> ModelFiles:
     if named.suffix == ".gguf":
         if not named.is_file():
             raise Fatal(f"model.name = {model.name!r}: there is no such GGUF file")
+        _refuse_revision(model, "a GGUF file")
         return ModelFiles(directory=converted(named, cache), served_name=model.served_name or named.stem, revision=None)
     if named.is_dir():
         if not (named / "config.json").is_file():
             raise Fatal(f"model.name = {model.name!r}: that directory holds no config.json, so it is no model")
+        _refuse_revision(model, "a local directory")
         return ModelFiles(directory=named, served_name=model.served_name or model.name, revision=None)
     known = SHORT_NAMES.get(model.name.lower())
     hub_id = known.hub_id if known is not None else model.name
@@ -93,6 +95,14 @@ def cache_directory(model: Model) -> Path:
     if model.cache_dir is not None:
         return Path(model.cache_dir).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamlearn"
+
+
+def _refuse_revision(model: Model, kind: str) -> None:
+    if model.revision is not None:
+        raise Fatal(
+            f"model.revision = {model.revision!r} is given, but model.name = {model.name!r} is {kind}, which has none, "
+            "so that it would have no effect: leave model.revision out, or name the model by its hub id"
+        )
 
 
 def _from_hub(hub_id: str, revision: str | None, *, local: bool) -> Path | None:

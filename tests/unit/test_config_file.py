@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,89 @@ def test_a_value_out_of_bounds_names_key_value_reason_and_default() -> None:
     assert message.endswith("left out, it is 0.002")
 
 
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("kafka", "bootstrap_servers", "", '"": must not be empty (`host:port`'),
+        ("kafka", "bootstrap_servers", " ", '" ": must not be empty'),
+        ("kafka", "group", "", '"": must not be empty (Consumer group'),
+        ("kafka", "topics", [""], "'' can be no topic's name"),
+        ("kafka", "topics", ["a b/"], "'a b/' can be no topic's name"),
+        ("kafka", "topics", ["ok", ".."], "'..' can be no topic's name"),
+        ("kafka", "topics", "a,b", "'a,b' can be no topic's name"),
+        ("kafka", "topics", ["t" * 250], "1-249 letters"),
+        ("kafka", "topics", ["^("], "is no regular expression"),
+        ("kafka", "dead_letter_topic", "bad news", "'bad news' can be no topic's name"),
+        ("kafka", "start", 5, "write an end of the log ('earliest', 'latest') or an ISO time"),
+        ("kafka", "start", 1.7e9, "milliseconds since 1970"),
+        ("kafka", "start", "20261101", "milliseconds since 1970"),
+        ("model", "name", "", '"": must not be empty (Hub id'),
+        ("model", "cache_dir", "", "must not be empty"),
+        ("model", "device", "gpu", "\"gpu\": must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ("model", "device", "cuda:", "must be 'auto'"),
+        ("lora", "target_modules", [], "names no layer"),
+        ("lora", "target_modules", ["q_proj", ""], "names no layer"),
+        ("learner", "learning_rate", INFINITE, "must be a finite number"),
+        ("learner", "clip_norm", float("nan"), "must be a finite number"),
+        ("lease", "ttl_s", INFINITE, "must be a finite number (Seconds without renewal"),
+        ("http", "host", "", "must not be empty (Address to bind"),
+        ("store", "url", "", "is empty, and nothing can stand in for it: write s3://bucket/prefix"),
+        ("store", "url", "ftp://x", "write s3://bucket/prefix, file:///directory or a path"),
+        ("store", "url", "s3:///x", "names no bucket"),
+        ("store", "url", "s3://b/../c", "a part that is empty, '.' or '..'"),
+        ("store", "url", "file://srv", "with three slashes"),
+    ],
+)
+def test_what_can_never_run_is_refused_before_anything_is_tried(section: str, key: str, value: Any, said: str) -> None:
+    """Else `check --offline` passes what fails, or learns from the wrong place, an hour into the deployment."""
+    message = refusal(with_keys(**{section: {key: value}}))
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{section}.{key} ")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("kafka", "topics", ["A.b_c-9", "^a b/(c|d)$"]),
+        ("kafka", "start", "2026-11-01T00:00:00Z"),
+        ("kafka", "start", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("kafka", "start", "latest"),
+        ("model", "device", "cuda:1"),
+        ("model", "device", "cuda"),
+        ("lora", "target_modules", "all-linear"),
+        ("mix", "reservoir_tokens", 1),
+        ("learner", "weight_decay", 0.1),
+        ("store", "url", "S3://models/x"),
+    ],
+)
+def test_what_can_run_is_taken(section: str, key: str, value: Any) -> None:
+    document = with_keys()
+    document.setdefault(section, {})[key] = value
+    resolve(document, {})
+
+
+@pytest.mark.parametrize("url", ["data", "./data#2", "~/data", "file:///data"])
+def test_a_directory_is_a_store(url: str) -> None:
+    document = with_keys()
+    document["store"] = {"url": url}
+    assert resolve(document, {}).store.url == url
+
+
+def test_a_store_without_a_place_comes_with_all_other_faults() -> None:
+    lines = refusal(with_keys(store={"url": "ftp://x"}, lease={"ttl_s": INFINITE}, kafka={"start": 5})).splitlines()
+    assert [line.split()[0] for line in lines] == ["kafka.start", "store.url", "lease.ttl_s"]
+
+
+def test_credentials_in_a_store_s_url_are_not_repeated() -> None:
+    message = refusal(with_keys(store={"url": "s3://key:hush-hush@models/x?y"}))
+    assert "move them to store.s3.access_key_id" in message
+    assert "hush" not in message
+
+
 def test_a_choice_with_branches_is_one_line() -> None:
     message = refusal(with_keys(kafka={"start": "earlyest"}))
     assert len(message.splitlines()) == 1
@@ -158,6 +242,25 @@ def test_all_faults_come_at_once_one_line_each(tmp_path: Path) -> None:
         ({"store": {"url": "file:///data"}}, ["[store.s3]", "file:///data", "s3://bucket/prefix"]),
         ({"anchor": {"file": "a.jsonl"}, "mix": {"anchor": 0.0}}, ["anchor.file", "mix.anchor", "never"]),
         ({"kafka": {"client": {"group.id": "g"}}}, ["kafka.client", "group.id", "kafka.group"]),
+        (
+            {"learner": {"weight_decay": 0.1, "optimizer": "sgd"}},
+            ["learner.weight_decay = 0.1", "learner.optimizer = 'sgd'", "no effect", "'adamw', or leave"],
+        ),
+        ({"learner": {"weight_decay": 0.1, "optimizer": "adam"}}, ["learner.optimizer = 'adam'"]),
+        (
+            {"ingest": {"format": "text", "fields": {"source": "topic"}}},
+            ["[ingest.fields]", "ingest.format = 'text'", "no field would be looked for", "leave [ingest.fields] out"],
+        ),
+        (
+            {"mix": {"window_visits": 0}},
+            ["mix.window_visits = 0", "mix.window = 0.15", "no effect", "set mix.window = 0 as well"],
+        ),
+        ({"mix": {"window_visits": 0, "window": 0.3}}, ["mix.window = 0.3", "set mix.window = 0 as well"]),
+        ({"mix": {"window_visits": 0, "reservoir_tokens": 0}}, ["set mix.window = 0", "set mix.reservoir = 0"]),
+        (
+            {"mix": {"reservoir_tokens": 0}},
+            ["mix.reservoir_tokens = 0", "mix.reservoir = 0.1", "no effect", "set mix.reservoir = 0 as well"],
+        ),
     ],
 )
 def test_contradictory_keys_are_named_together_with_the_way_out(
@@ -167,6 +270,21 @@ def test_contradictory_keys_are_named_together_with_the_way_out(
     assert len(message.splitlines()) == 1
     for words in named:
         assert words in message
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"learner": {"weight_decay": 0.0, "optimizer": "sgd"}},
+        {"ingest": {"format": "text"}},
+        {"ingest": {"format": "text", "fields": {"text": "text"}}},
+        {"mix": {"window_visits": 0, "window": 0}},
+        {"mix": {"reservoir_tokens": 0, "reservoir": 0.0}},
+    ],
+)
+def test_keys_that_agree_are_taken(sections: dict[str, dict[str, Any]]) -> None:
+    """The way out that a refusal names must lead out."""
+    resolve(with_keys(**sections), {})
 
 
 # --- the environment -------------------------------------------------------------------
@@ -232,6 +350,8 @@ def test_dotted_client_properties_need_no_quotes_in_the_file(tmp_path: Path) -> 
         ("STREAMLEARN__KAFKA", "{}", "names a section"),
         ("STREAMLEARN__STREAM__SEED__X", "1", "use STREAMLEARN__STREAM__SEED"),
         ("STREAMLEARN__KAFKA__TOPICS", '["a"', "not JSON"),
+        ("STREAMLEARN__KAFKA__START", "1700000000", "write an end of the log"),
+        ("STREAMLEARN__LEASE__TTL_S", "inf", "must be a finite number"),
         ("STREAMLEARN__CHECKPOINT__EVERY_S", "soon", "(from STREAMLEARN__CHECKPOINT__EVERY_S)"),
     ],
 )
@@ -248,7 +368,7 @@ def test_other_variables_of_ours_are_left_alone() -> None:
 @given(
     rate=st.floats(min_value=1e-9, max_value=1e3),
     seed=st.integers(0, 2**63 - 1),
-    topics=st.lists(st.from_regex(r"[a-z0-9._-]{1,20}", fullmatch=True), min_size=1, max_size=5),
+    topics=st.lists(st.from_regex(r"[a-z0-9_-][a-z0-9._-]{0,19}", fullmatch=True), min_size=1, max_size=5),
     client=st.dictionaries(st.sampled_from(["sasl.username", "fetch.min.bytes", "ssl.ca.location"]), st.text("ab1")),
 )
 def test_file_and_environment_say_the_same(rate: float, seed: int, topics: list[str], client: dict[str, str]) -> None:

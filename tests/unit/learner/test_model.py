@@ -51,7 +51,6 @@ def test_the_digest_is_of_the_weights_not_of_their_files(tiny_model: Path, tmp_p
     ("sections", "words"),
     [
         ({"lora": {"target_modules": ["nope"]}}, "its linear layers are down_proj, gate_proj"),
-        ({"model": {"device": "toaster"}}, "no device"),
         ({"model": {"device": "cuda:99"}}, "GPUs"),
         ({"anchor": {"file": "/nowhere/a.jsonl"}}, "anchor.file"),
     ],
@@ -76,6 +75,17 @@ def test_a_directory_that_is_no_model_is_refused(tiny_model: Path, tmp_path: Pat
 def test_a_missing_gguf_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match="no such GGUF file"):
         resolving.resolve(Model(name=str(tmp_path / "a.gguf")))
+
+
+@pytest.mark.parametrize("name", ["model", "model.gguf"])
+def test_a_revision_of_what_has_none_is_refused(tmp_path: Path, name: str) -> None:
+    """Else a user believes that the weights are pinned."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Fatal, match=r"leave model\.revision out"):
+        resolving.resolve(Model(name=str(tmp_path / name), revision="main", cache_dir=str(tmp_path / "cache")))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_is_no_gguf_file_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:

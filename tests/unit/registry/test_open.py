@@ -54,6 +54,7 @@ def test_a_bare_path_is_relative_to_here_or_home(tmp_path: Path, monkeypatch: py
         ("file://", "three slashes"),
         ("gs://models/x", "write s3://bucket/prefix"),
         ("https://models.s3.amazonaws.com", "write s3://bucket/prefix"),
+        ("s3://[models/x", "no URL"),
     ],
 )
 def test_a_url_that_could_mean_another_place_is_refused(url: str, words: str) -> None:
@@ -62,7 +63,8 @@ def test_a_url_that_could_mean_another_place_is_refused(url: str, words: str) ->
         open_store(Store(url=url, s3=LOCAL))
 
 
-def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
+@pytest.mark.parametrize("url", ["s3://key:hush@models/x", "s3://key:hush@models/x?y", "https://key:hush@h/models"])
+def test_credentials_in_a_url_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="move them to store") as refusal:
-        open_store(Store(url="s3://key:hush@models/x", s3=LOCAL))
+        open_store(Store(url=url, s3=LOCAL))
     assert "hush" not in str(refusal.value)
