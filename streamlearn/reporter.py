@@ -230,6 +230,8 @@ class Reporter:
         say.gauge("streamlearn_bits_per_byte", score.bits_per_byte, model=model, source=source)
         for alpha, value in score.fading.items():
             say.gauge("streamlearn_nats_per_token_fading", value, model=model, source=source, alpha=alpha)
+        for alpha, value in score.fading_bits_per_byte.items():
+            say.gauge("streamlearn_bits_per_byte_fading", value, model=model, source=source, alpha=alpha)
 
     def _show_intake(self, status: IntakeStatus) -> None:
         self._intake_shown_at = self._clock.monotonic()

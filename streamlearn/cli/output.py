@@ -43,12 +43,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 
 
 def instant(seconds: float) -> str:
-    """Return seconds since 1970 as ISO 8601, UTC.
+    """Return seconds since 1970 as ISO 8601, UTC; beyond the years 1 to 9999 as seconds.
+
+    A dead letter's time may be anything, and must not end a listing.
 
     >>> instant(0.0)
     '1970-01-01T00:00:00Z'
+    >>> instant(1.7e12)
+    '1.7e+12 s'
     """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"
 
 
 def nats(value: float | None) -> str:

@@ -37,16 +37,23 @@ class FileDigest(Stored):
 
 
 class Score(Stored):
-    """Mean loss over some chunks, each scored before it was learnt."""
+    """Mean loss over some chunks, each scored before it was learnt.
+
+    A source is a topic, unless `ingest.fields.source` names a field to split
+    the stream by.
+    """
 
     nats_per_token: float
     bits_per_byte: float
+    """The same loss in bits per byte of text, which compares models with different tokenizers."""
     tokens: int = Field(ge=0)
     """Scored tokens behind the figures."""
     fading: dict[str, float] = {}
     """Fading averages in nats per token by their α per chunk: {"0.99": …, "0.999": …}."""
+    fading_bits_per_byte: dict[str, float] = {}
+    """The same averages in bits per byte of text: {"0.99": …, "0.999": …}."""
     by_source: dict[str, Score] = {}
-    """The same for each source of the stream."""
+    """The same for each source of the stream: by topic, or by the values of `ingest.fields.source`."""
 
 
 class Scores(Stored):

@@ -36,7 +36,7 @@ class Metric:
     name: str
     kind: Kind
     help: str
-    """One sentence for whoever reads a dashboard."""
+    """A sentence or two for whoever reads a dashboard."""
     unit: str = ""
     """Base unit; empty for plain counts and infos."""
     labels: tuple[str, ...] = ()
@@ -68,6 +68,7 @@ _STEP_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _STORE_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From a local directory to `store.retry_budget_s`, past which the process ends; 30 is the lease's life."""
 _SCORED: Final = ("model", "source")
+_SOURCE: Final = "`source` is the topic unless ingest.fields.source is set; `all` is the whole stream."
 
 _STREAM = (
     _counter(
@@ -156,20 +157,27 @@ _LEARNING = (
 _SCORES = (
     _gauge(
         "streamlearn_nats_per_token",
-        "Mean loss before learning, over the life of the lineage; live and base are over the same sampled chunks.",
+        "Mean loss before learning, over the life of the lineage; live and base are over the same sampled chunks. "
+        f"{_SOURCE}",
         "nats per token",
         labels=_SCORED,
     ),
     _gauge(
         "streamlearn_bits_per_byte",
-        "The same loss in bits per byte of text, which compares models with different tokenizers.",
+        f"The same loss in bits per byte of text, which compares models with different tokenizers. {_SOURCE}",
         "bits per byte",
         labels=_SCORED,
     ),
     _gauge(
         "streamlearn_nats_per_token_fading",
-        "Mean loss before learning, lately: alpha 0.99 is about the last 100 chunks, 0.999 the last 1,000.",
+        f"Mean loss before learning, lately: alpha 0.99 is about the last 100 chunks, 0.999 the last 1,000. {_SOURCE}",
         "nats per token",
+        labels=(*_SCORED, "alpha"),
+    ),
+    _gauge(
+        "streamlearn_bits_per_byte_fading",
+        f"The same loss lately in bits per byte of text, with the same alphas. {_SOURCE}",
+        "bits per byte",
         labels=(*_SCORED, "alpha"),
     ),
     _gauge(

@@ -20,7 +20,7 @@ OTHER = "other"
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Sums over scored chunks of one model and source."""
+    """Sums over scored chunks of one model and source; those called faded are one for each α of `FADING`."""
 
     nll: float = 0.0
     """Nats."""
@@ -28,6 +28,7 @@ class Tally:
     bytes: int = 0
     faded_nll: list[float] = field(default_factory=lambda: [0.0] * len(FADING))
     faded_tokens: list[float] = field(default_factory=lambda: [0.0] * len(FADING))
+    faded_bytes: list[float] = field(default_factory=lambda: [0.0] * len(FADING))
 
     def add(self, nll: float, tokens: int, text_bytes: int) -> None:
         """Count one chunk of `tokens` scored tokens and `nll` nats in all."""
@@ -37,19 +38,29 @@ class Tally:
         for i, alpha in enumerate(FADING):
             self.faded_nll[i] = alpha * self.faded_nll[i] + nll
             self.faded_tokens[i] = alpha * self.faded_tokens[i] + tokens
+            self.faded_bytes[i] = alpha * self.faded_bytes[i] + text_bytes
 
     def score(self, by_source: dict[str, Score] | None = None) -> Score:
         """Return the means; only defined where something was counted."""
         return Score(
             nats_per_token=self.nll / self.tokens,
-            bits_per_byte=self.nll / (max(self.bytes, 1) * math.log(2.0)),
+            bits_per_byte=_bits_per_byte(self.nll, self.bytes),
             tokens=self.tokens,
             fading={
                 f"{alpha:g}": nll / tokens
                 for alpha, nll, tokens in zip(FADING, self.faded_nll, self.faded_tokens, strict=True)
             },
+            fading_bits_per_byte={
+                f"{alpha:g}": _bits_per_byte(nll, text_bytes)
+                for alpha, nll, text_bytes in zip(FADING, self.faded_nll, self.faded_bytes, strict=True)
+            },
             by_source=by_source or {},
         )
+
+
+def _bits_per_byte(nll: float, text_bytes: float) -> float:
+    # Chunks without any text of their own have tokens to score all the same.
+    return nll / (max(text_bytes, 1.0) * math.log(2.0))
 
 
 class Prequential:

@@ -29,6 +29,8 @@ _FULL_WAIT_S = 60.0
 """How long `send` waits for room when 64 MiB of dead letters are unacknowledged: with such a backlog an outage is
 no blip, and holding on would only hide it."""
 _POLL_S = 0.1
+_LATEST_MS = 2**63 - 1
+"""The latest time stamp that Kafka can hold; rounding could exceed it."""
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE}
 _UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}
 _AGAIN = {KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
@@ -53,8 +55,11 @@ class KafkaDeadLetters:
         self._monotonic = monotonic
         self._limited = Limited(every_s=30.0, monotonic=monotonic)
         self._lock = threading.Lock()
-        self._sent = self._acknowledged = 0
-        self._again: deque[Letter] = deque()
+        self._sent = 0
+        # Numbers not yet acknowledged, oldest first. A count would not do: a
+        # later letter may be acknowledged while an earlier one still waits.
+        self._open: dict[int, None] = {}
+        self._again: deque[tuple[int, Letter]] = deque()
         self._refused: SourceRefused | None = None
         self._closed = False
         self._producer = open_producer(config, on_error=self._on_error, monotonic=monotonic)
@@ -69,27 +74,33 @@ class KafkaDeadLetters:
         assert arrival.record is not None, "a rejected arrival keeps its record"
         assert arrival.rejection is not None, "only rejected arrivals are dead letters"
         letter = Letter(arrival.record, headers_of(arrival.record, arrival.rejection, connector=self._name))
+        deadline = self._monotonic() + _FULL_WAIT_S
+        # First, so that what is to be sent again cannot pile up between flushes.
+        self._send_again(deadline)
         with self._lock:
             self._sent += 1
-        self._produce(letter, self._monotonic() + _FULL_WAIT_S)
+            number = self._sent
+            self._open[number] = None
+        self._produce(number, letter, deadline)
 
     def flush(self, timeout_s: float) -> None:
-        """Return when everything queued so far is acknowledged; see `DeadLetters.flush`.
+        """Return when every letter queued so far is acknowledged, itself; see `DeadLetters.flush`.
 
         Raises:
             SourceUnavailable: not within `timeout_s`; what is queued stays queued.
             SourceRefused: the topic does not exist or cannot be written.
         """
         deadline = self._monotonic() + timeout_s
-        goal = self._sent
+        with self._lock:
+            goal = self._sent
         self._producer.poll(0)
         self._fault("dead_letters:flush")
-        while self._acknowledged < goal:
+        while waiting := self._waiting(goal):
             self._check()
             if self._monotonic() >= deadline:
                 raise SourceUnavailable(
-                    f"{goal - self._acknowledged} dead letters are not acknowledged by topic {self._topic!r} after "
-                    f"{timeout_s:g} s: are the brokers reachable?"
+                    f"{waiting} dead letters are not acknowledged by topic {self._topic!r} after {timeout_s:g} s: "
+                    "are the brokers reachable?"
                 )
             self._send_again(deadline)
             # Wakes at each delivery report.
@@ -103,7 +114,12 @@ class KafkaDeadLetters:
             self._producer.purge()
             self._producer.flush(1.0)
 
-    def _produce(self, letter: Letter, deadline: float) -> None:
+    def _waiting(self, goal: int) -> int:
+        """Return how many of the first `goal` letters are not acknowledged."""
+        with self._lock:
+            return sum(number <= goal for number in self._open)
+
+    def _produce(self, number: int, letter: Letter, deadline: float) -> None:
         while True:
             self._check()
             try:
@@ -112,8 +128,8 @@ class KafkaDeadLetters:
                     value=letter.value,
                     key=letter.record.key,
                     headers=list(letter.headers),
-                    timestamp=round(letter.record.timestamp * 1000),
-                    on_delivery=lambda error, message: self._on_delivery(letter, error, message),
+                    timestamp=min(round(letter.record.timestamp * 1000), _LATEST_MS),
+                    on_delivery=lambda error, message: self._on_delivery(number, letter, error, message),
                 )
             except BufferError:
                 if self._monotonic() >= deadline:
@@ -123,28 +139,34 @@ class KafkaDeadLetters:
                     ) from None
                 self._producer.poll(_POLL_S)
             except KafkaException as error:
-                self._on_delivery(letter, error.args[0], None)
+                self._on_delivery(number, letter, error.args[0], None)
                 return
             else:
                 self._producer.poll(0)
                 return
 
-    def _on_delivery(self, letter: Letter, error: KafkaError | None, message: Message | None) -> None:  # noqa: ARG002
+    def _on_delivery(
+        self,
+        number: int,
+        letter: Letter,
+        error: KafkaError | None,
+        message: Message | None,  # noqa: ARG002
+    ) -> None:
         if error is None:
             with self._lock:
-                self._acknowledged += 1
+                self._open.pop(number, None)
             self._telemetry.count("streamlearn_dead_letters_sent_total")
         elif self._closed:
             pass
         elif error.code() in _TOO_LARGE and letter.whole:
-            self._again.append(letter.without_value())
+            self._again.append((number, letter.without_value()))
             self._warn_too_large(letter)
         elif error.code() in _UNKNOWN:
             self._refused = SourceRefused(
                 f"the dead-letter topic {self._topic!r} does not exist: create it, or correct kafka.dead_letter_topic"
             )
         elif error.code() in _AGAIN:
-            self._again.append(letter)
+            self._again.append((number, letter))
         else:
             self._refused = refusal(error, topic=self._topic) or SourceRefused(
                 f"the brokers do not take a dead letter for topic {self._topic!r} ({name_of(error)}): {error.str()}"
@@ -152,7 +174,16 @@ class KafkaDeadLetters:
 
     def _send_again(self, deadline: float) -> None:
         for _ in range(len(self._again)):
-            self._produce(self._again.popleft(), deadline)
+            try:
+                number, letter = self._again.popleft()
+            except IndexError:
+                return  # the other thread had it
+            try:
+                self._produce(number, letter, deadline)
+            except BaseException:
+                # Still open: the next flush has to find it.
+                self._again.appendleft((number, letter))
+                raise
 
     def _on_error(self, error: KafkaError) -> None:
         self._telemetry.count("streamlearn_kafka_errors_total", code=name_of(error))

@@ -251,7 +251,7 @@ def open_intake(
     """Wire an intake over `records` by the knobs of `[ingest]` and `[errors]`."""
     return Intake(
         records,
-        Refiner(config.ingest, chunker),
+        Refiner(config.ingest, chunker, clock),
         lost,
         Buffer(max_records=config.ingest.buffer_records, max_bytes=config.ingest.buffer_bytes),
         tolerant=config.errors.tolerance == "all",

@@ -1,7 +1,8 @@
 """One record becomes one arrival: decode, clean, chunk.
 
-Pure but for the tokenizer. Whatever is wrong with a record, the answer is an
-arrival that says so; whether that ends the worker is `intake.py`'s.
+Pure but for the tokenizer and the clock (`decode.py` says why). Whatever is
+wrong with a record, the answer is an arrival that says so; whether that ends
+the worker is `intake.py`'s.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from streamlearn.core.events import Arrival, Chunk, Outcome, Record, Rejection
 from streamlearn.ingest.clean import Cleaned, Cleaner
 from streamlearn.ingest.decode import Decoded, Decoder
 from streamlearn.ingest.rejecting import Rejected, shown
-from streamlearn.ports import Chunker
+from streamlearn.ports import Chunker, Clock
 
 
 class Refiner:
     """From records to arrivals, by the knobs of `[ingest]`."""
 
-    def __init__(self, config: Ingest, chunker: Chunker) -> None:
-        self._decoder = Decoder(config)
+    def __init__(self, config: Ingest, chunker: Chunker, clock: Clock) -> None:
+        self._decoder = Decoder(config, clock)
         self._cleaner = Cleaner(min_chars=config.min_chars, max_chars=config.max_chars)
         self._chunker = chunker
 

@@ -160,6 +160,11 @@ def test_scores_are_shown_by_model_and_source(rig: Rig) -> None:
                 rig.read("streamlearn_nats_per_token_fading", model=model, source=source, alpha="0.99")
                 == own.fading["0.99"]
             )
+            for alpha in ("0.99", "0.999"):
+                assert (
+                    rig.read("streamlearn_bits_per_byte_fading", model=model, source=source, alpha=alpha)
+                    == own.fading_bits_per_byte[alpha]
+                )
     assert rig.read("streamlearn_gain_nats_per_token") == scores.base.nats_per_token - scores.live.nats_per_token
 
 

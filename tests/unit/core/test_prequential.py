@@ -43,6 +43,34 @@ def test_the_fading_average_follows_the_recent_past() -> None:
     assert every is not None
     assert every.nats_per_token == pytest.approx(4 / 3)
     assert every.fading["0.99"] == pytest.approx(3.0 - 2 * 0.99**200, rel=1e-3)
+    assert every.fading_bits_per_byte == pytest.approx(
+        {alpha: nats / (4 * math.log(2)) for alpha, nats in every.fading.items()}
+    )
+
+
+def test_fading_bits_per_byte_forget_the_length_of_old_text_too() -> None:
+    """Text that turns to a language with more bytes a token is measured by its own bytes."""
+    scores = Prequential(max_sources=9)
+    for text_bytes in [1] * 1000 + [8] * 2000:
+        scores.add("a", tokens=1, text_bytes=text_bytes, live=math.log(2), base=None)
+
+    every = scores.scores().live_every_chunk
+
+    assert every is not None
+    assert every.bits_per_byte == pytest.approx(3000 / 17_000)
+    assert every.fading_bits_per_byte["0.99"] == pytest.approx(1 / 8, rel=1e-6)
+    assert every.by_source["a"].fading_bits_per_byte == every.fading_bits_per_byte
+
+
+def test_text_without_bytes_has_a_score() -> None:
+    """A chunk of nothing but special tokens divides by no zero."""
+    scores = Prequential(max_sources=9)
+    scores.add("a", tokens=1, text_bytes=0, live=math.log(2), base=None)
+
+    every = scores.scores().live_every_chunk
+
+    assert every is not None
+    assert every.bits_per_byte == every.fading_bits_per_byte["0.99"] == 1.0
 
 
 def test_a_producer_cannot_flood_the_labels() -> None:

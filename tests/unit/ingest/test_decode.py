@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,13 +16,23 @@ from streamlearn.config import Ingest
 from streamlearn.core.events import Completion, Content, Conversation, Message, Plain
 from streamlearn.ingest.decode import Decoded, Decoder
 from streamlearn.ingest.rejecting import Rejected
+from tests.fakes.daemon import ManualClock
 from tests.unit.ingest.making import ingest, record
 
 MAPPED = {"text": "payload.body", "id": "meta.id", "ts": "ts", "source": "meta.feed"}
 
 
+CLOCK = ManualClock()
+CLOCK.time = 1_800_000_000.0
+
+
 def decode(value: bytes | None, **knobs: Any) -> Decoded:
-    return Decoder(ingest(**knobs)).decode(record(value))
+    return Decoder(ingest(**knobs), CLOCK).decode(record(value))
+
+
+def stamped(seconds: float, **knobs: Any) -> Decoded:
+    """Decode a good record that producer or broker stamped with `seconds`."""
+    return Decoder(ingest(**knobs), CLOCK).decode(replace(record(b'{"text": "x", "ts": 1}'), timestamp=seconds))
 
 
 def content(document: Any, **fields: str) -> Content:
@@ -173,6 +185,53 @@ def test_a_configured_field_must_be_there_and_right(field: str, value: Any, erro
     assert error_of(b'{"text": "x"}', fields={field: field}) == ("fields", "MissingField")
 
 
+@pytest.mark.parametrize("kind", ["text", "json"])
+@pytest.mark.parametrize("seconds", [1.7e12, 9_223_372_036_854_775.807, 253_402_300_800.0, -62_135_596_801.0])
+def test_a_records_own_time_stamp_in_the_wrong_unit_is_refused(kind: str, seconds: float) -> None:
+    """Microseconds for milliseconds would be the year 55840, which no calendar and no window can bear."""
+    with pytest.raises(Rejected, match=r"no time between the years 1 and 9999: .*ingest\.fields\.ts") as caught:
+        stamped(seconds, format=kind)
+
+    assert (caught.value.rejection.stage, caught.value.rejection.error) == ("decode", "BadTime")
+
+
+def test_a_records_own_time_stamp_does_not_matter_where_a_field_has_the_time() -> None:
+    """That is how a topic with wrong time stamps can be read."""
+    assert stamped(1.7e12, fields={"ts": "ts"}).ts == 1.0
+
+
+@pytest.mark.parametrize("ts", [0.0, 1_800_000_000.0, 1_800_086_400.0])
+def test_a_time_up_to_a_day_ahead_is_taken(ts: float) -> None:
+    """A time zone mistaken for UTC is no reason to lose an event; 0.0 is a record without a time stamp."""
+    assert stamped(ts).ts == ts
+    assert decode(json.dumps({"text": "x", "ts": ts}).encode(), fields={"ts": "ts"}).ts == ts
+
+
+@pytest.mark.parametrize("ts", [1_800_086_401.0, 253_402_300_799.0, 253_402_300_799.99997])
+def test_a_time_more_than_a_day_ahead_is_refused(ts: float) -> None:
+    """One such event would make all the rest of the window look old for ever."""
+    value = json.dumps({"text": "x", "ts": datetime.fromtimestamp(int(ts), UTC).isoformat()}).encode()
+    with pytest.raises(Rejected, match=r"^the record's own time stamp, .* is more than a day ahead of this machine"):
+        stamped(ts)
+    with pytest.raises(Rejected, match=r"^ts, .* is more than a day ahead of this machine"):
+        decode(value, fields={"ts": "ts"})
+
+    assert error_of(value, fields={"ts": "ts"}) == ("fields", "BadTime")
+
+
+def test_a_replay_admits_what_was_ahead_before() -> None:
+    """The clock can only let more in, so nothing that was learnt is refused when it is read again."""
+    clock = ManualClock()
+    decoder = Decoder(ingest(), clock)
+    early = replace(record(b'{"text": "x"}'), timestamp=100_000.0)
+    with pytest.raises(Rejected, match="ahead"):
+        decoder.decode(early)
+
+    clock.time = 13_600.0
+
+    assert decoder.decode(early).ts == 100_000.0
+
+
 def test_a_large_record_is_refused_unparsed() -> None:
     assert error_of(b"\xff" * 11, max_record_bytes=10) == ("decode", "RecordTooLarge")
 
@@ -200,7 +259,7 @@ def test_a_message_never_holds_the_text() -> None:
 def answer(value: bytes | None, config: Ingest) -> None:
     """Decode; anything but an event or a rejection fails the test."""
     try:
-        decoded = Decoder(config).decode(record(value))
+        decoded = Decoder(config, CLOCK).decode(record(value))
     except Rejected as rejected:
         rejected.rejection.message.encode()
         return

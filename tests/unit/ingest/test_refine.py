@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from streamlearn.core.events import Outcome
 from streamlearn.ingest.refine import Refiner
-from tests.unit.ingest.making import WordChunker, ingest, record
+from tests.unit.ingest.making import SystemClock, WordChunker, ingest, record
 
-REFINER = Refiner(ingest(min_chars=3, fields={"id": "id", "ts": "ts", "source": "source"}), WordChunker())
+REFINER = Refiner(
+    ingest(min_chars=3, fields={"id": "id", "ts": "ts", "source": "source"}), WordChunker(), SystemClock()
+)
 
 
 def value(text: object) -> bytes:
