@@ -10,6 +10,7 @@ import typer
 
 from streamlearn.cli.options import AsJson
 from streamlearn.cli.output import print_json_line
+from streamlearn.config_file import ConfigError
 
 
 def demo(
@@ -18,7 +19,7 @@ def demo(
     stream: Annotated[
         str, typer.Option(metavar="FILE", help="JSONL or text, one event a line, plain or gzip.")
     ] = "bundled:changelogs",
-    store: Annotated[Path, typer.Option(metavar="DIR", help="Where the lineage is kept.")] = Path("streamlearn-demo"),
+    store: Annotated[str, typer.Option(metavar="DIR", help="Where the lineage is kept.")] = "streamlearn-demo",
     fresh: Annotated[
         bool, typer.Option("--fresh/--continue", help="Remove what earlier demos learnt, or go on from there.")
     ] = False,
@@ -30,6 +31,7 @@ def demo(
     worker as `streamlearn run` on them. Closes with versions, gain, a learning curve and commands to try next.
     With `--json` the last line of standard output is one object; everything else goes to standard error.
     """
+    directory = _directory(store)
     # Here, not above: torch takes seconds that `--help` need not wait for.
     from rich.console import Console
 
@@ -42,8 +44,15 @@ def demo(
 
     # What libraries print by themselves would tear the live view.
     route_libraries()
-    wishes = Wishes(minutes=minutes, model=model, stream=stream, store=store.absolute(), fresh=fresh)
+    wishes = Wishes(minutes=minutes, model=model, stream=stream, store=directory, fresh=fresh)
     outcome = run(wishes, Console(stderr=True))
     show(outcome, Console(stderr=as_json))
     if as_json:
         print_json_line(outcome.document())
+
+
+def _directory(store: str) -> Path:
+    # As text, not as a path: a path has lost the second slash of `s3://`, and would be made here.
+    if "://" in store:
+        raise ConfigError(f"--store {store}: the demo keeps its lineage in a directory; for S3 use `streamlearn run`")
+    return Path(store).absolute()

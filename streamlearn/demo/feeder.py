@@ -10,7 +10,8 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -20,8 +21,12 @@ from streamlearn.ports import Fatal
 
 _BATCH = 200
 """Rows between two looks at whether the parent still lives."""
+_MAX_MESSAGE = 5 * 2**20
+"""Bytes; librdkafka itself refuses rows above 1 MB, the built-in broker takes whatever a slice may hold."""
 _FLUSH_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 5.0
+_LOOK_S = 0.1
+"""Between two looks at whether someone wants to stop: Ctrl-C only sets a flag."""
 
 
 class Feeder:
@@ -35,18 +40,27 @@ class Feeder:
         """The process's id."""
         return self._process.pid
 
-    def wait(self, timeout_s: float = 120.0) -> None:
-        """Return when every row is in the topic.
+    def wait(self, timeout_s: float = 120.0, *, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Return True once every row is in the topic, False when `should_stop` said so before.
 
         Raises:
             Fatal: the process failed, or took longer than `timeout_s`.
         """
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise Fatal(f"the feeder did not finish within {timeout_s:g} s") from None
+        deadline = time.monotonic() + timeout_s
+        while (code := self._exit_code_within(_LOOK_S)) is None:
+            if should_stop():
+                return False
+            if time.monotonic() >= deadline:
+                raise Fatal(f"the feeder did not finish within {timeout_s:g} s")
         if code != 0:
             raise Fatal(f"the feeder ended with exit code {code}; what it said is above")
+        return True
+
+    def _exit_code_within(self, timeout_s: float) -> int | None:
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 @contextmanager
@@ -84,7 +98,14 @@ def feed(rows: Slice, bootstrap_servers: str, parent: int | None = None) -> int:
         acknowledged += error is None
 
     # Idempotent: a retry must neither repeat nor reorder a row, or offsets would mean other rows next time.
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "message.max.bytes": _MAX_MESSAGE,
+        }
+    )
     for place, row in enumerate(rows.rows):
         if place % _BATCH == 0:
             producer.flush(_FLUSH_TIMEOUT_S)

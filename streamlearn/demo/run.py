@@ -7,6 +7,7 @@ what is kept under the store is a lineage like any other.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from streamlearn import config_file
 from streamlearn.bootstrap import Worker, stopped_by_signals
 from streamlearn.config import Config, Store
 from streamlearn.core.events import Progress
-from streamlearn.core.manifest import Manifest
+from streamlearn.core.manifest import Manifest, Scores, Totals
 from streamlearn.demo.broker import embedded_broker
 from streamlearn.demo.curve import Curve, curve_of, draw
 from streamlearn.demo.feeder import Feeder, feeding
@@ -27,6 +28,7 @@ from streamlearn.demo.report import Completion, Outcome
 from streamlearn.demo.slice import Slice, open_slice
 from streamlearn.registry.open import open_store
 from streamlearn.registry.reader import LineageReader
+from streamlearn.reporter import RunReport
 
 LINEAGE = "demo"
 
@@ -85,12 +87,18 @@ def demo_config(wishes: Wishes, rows: Slice, bootstrap_servers: str) -> Config:
 def _learn(
     config: Config, wishes: Wishes, rows: Slice, feeder: Feeder, before: Sequence[Manifest], screen: Console
 ) -> Outcome:
-    worker = Worker(config)
-    with stopped_by_signals(worker.stop):
+    worker, stopped = Worker(config), threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        worker.stop()
+
+    with stopped_by_signals(stop):
         screen.print("Loading the model; the first time it is also converted and cached …", style="dim")
         with worker:
             # The broker is empty at each start: an offset to continue from must exist before it is asked for.
-            feeder.wait()
+            if not feeder.wait(should_stop=stopped.is_set):
+                return _outcome(_nothing_done(before), wishes, rows, before, completion=None)
             screen.print(f"Learning. Metrics: http://{worker.http_address}/metrics. Ctrl-C ends it well.", style="dim")
             view = View(
                 console=screen,
@@ -102,10 +110,27 @@ def _learn(
                 report = worker.run(
                     until_end=True, deadline_s=wishes.minutes * 60.0, publish_last=True, on_step=view.on_step
                 )
-            versions = _published(wishes.store)
-            progress = versions[-1].progress if versions else {}
-            completion = _complete(worker, rows, progress)
-    reader = _reader(wishes.store)
+            completion = _complete(worker, rows, _progress(_published(wishes.store)))
+    return _outcome(report, wishes, rows, before, completion)
+
+
+def _nothing_done(before: Sequence[Manifest]) -> RunReport:
+    """Return the report of a run that was stopped before its rows had come."""
+    return RunReport(
+        seconds=0.0,
+        step_seconds=0.0,
+        events=0,
+        tokens_trained=0,
+        totals=before[-1].totals if before else Totals(),
+        scores=before[-1].scores if before else Scores(),
+        newest_version=len(before),
+    )
+
+
+def _outcome(
+    report: RunReport, wishes: Wishes, rows: Slice, before: Sequence[Manifest], completion: Completion | None
+) -> Outcome:
+    versions, reader = _published(wishes.store), _reader(wishes.store)
     curve = curve_of(reader.ledger()) if reader is not None else Curve(points=(), tokens=0)
     return Outcome(
         report=report,
@@ -116,7 +141,7 @@ def _learn(
         completion=completion,
         store=wishes.store,
         lineage=LINEAGE,
-        exhausted=_next_row(rows, progress) >= len(rows.rows),
+        exhausted=_next_row(rows, _progress(versions)) >= len(rows.rows),
     )
 
 
@@ -132,9 +157,8 @@ def _introduce(wishes: Wishes, rows: Slice, before: Sequence[Manifest], screen: 
         highlight=False,
     )
     if rows.left_out:
-        screen.print(
-            f"The last {rows.left_out:,} events do not fit the built-in broker and are left out.", style="yellow"
-        )
+        last = f"The last {rows.left_out:,} events" if rows.counted_all else f"More than {rows.left_out:,} later events"
+        screen.print(f"{last} do not fit the built-in broker and are left out.", style="yellow")
 
 
 def _forget(store: Path, screen: Console) -> None:
@@ -153,6 +177,10 @@ def _reader(store: Path) -> LineageReader | None:
 def _published(store: Path) -> Sequence[Manifest]:
     reader = _reader(store)
     return [version.manifest for version in reader.versions()] if reader is not None else []
+
+
+def _progress(versions: Sequence[Manifest]) -> Progress:
+    return versions[-1].progress if versions else {}
 
 
 def _next_row(rows: Slice, progress: Progress) -> int:

@@ -11,10 +11,11 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from streamlearn.demo import data
 
@@ -23,6 +24,11 @@ BUNDLED = f"{data.PREFIX}changelogs"
 _MAX_BYTES = 4 * 2**20
 _MAX_ROWS = 50_000
 """librdkafka's built-in broker forgets a partition's oldest records above 5 MB or 100,000 records."""
+_MAX_LINE = 16 * 2**20
+"""A longer line is no event, and reading on for its end could fill the memory."""
+_MAX_COUNTED = 256 * 2**20
+"""Bytes of rows left out after which the rest of the file is not even counted: that would take minutes."""
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,8 @@ class Slice:
     rows: tuple[bytes, ...]
     left_out: int
     """Rows that did not fit the built-in broker."""
+    counted_all: bool
+    """False where the file was too long to count; then there are more of them."""
     half_life: str
     """Event time, for `window.half_life`."""
     fields: dict[str, str]
@@ -45,8 +53,10 @@ class Slice:
         value = self.rows[row].decode("utf-8", "replace")
         if self.format == "text":
             return value
-        document = json.loads(value)
-        return str(document.get("text", "")) if isinstance(document, dict) else ""
+        document = _document(value)
+        text = str(document.get("text", "")) if document is not None else ""
+        # An escaped half of a surrogate pair is valid JSON, yet no text that can be printed or tokenised.
+        return text.encode("utf-8", "replace").decode()
 
 
 def open_slice(name: str) -> Slice:
@@ -57,62 +67,89 @@ def open_slice(name: str) -> Slice:
     that they were tuned for.
 
     Raises:
-        ValueError: the file cannot be read, or holds no line.
+        ValueError: the file cannot be read, holds no line, or one that is too long.
     """
-    rows = _lines(data.resolve(name))
+    path = data.resolve(name)
+    try:
+        with path.open("rb") as file:
+            rows, left_out, counted_all = _fitting(_lines(path, file))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot read {path}: {error}; give another file with --stream") from None
+    title, half_life = Path(name).name, "1d"
     if name == BUNDLED:
-        rows = rows[: len(rows) // 2]
+        half = (len(rows) + left_out) // 2
+        rows, left_out = rows[:half], max(half - len(rows), 0)
         title, half_life = "release notes of six Python projects, 2006 to 2018", "2y"
-    else:
-        title, half_life = Path(name).name, "1d"
-    kept = _fitting(rows)
-    documents = _documents(kept)
+    elif not rows:
+        raise ValueError(_nothing_to_learn(path, left_out))
+    documents = _documents(rows)
     return Slice(
         title=title,
-        topic=_topic(name, kept),
+        topic=_topic(name, rows),
         format="text" if documents is None else "json",
-        rows=tuple(kept),
-        left_out=len(rows) - len(kept),
+        rows=tuple(rows),
+        left_out=left_out,
+        counted_all=counted_all,
         half_life=half_life,
         fields=_fields(documents or []),
     )
 
 
-def _lines(path: Path) -> list[bytes]:
+def _lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines that hold something, one at a time, without their ends."""
+    packed = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    content = gzip.GzipFile(fileobj=file) if packed else file
+    place = 0
+    while line := content.readline(_MAX_LINE + 1):
+        place += 1
+        if len(line) > _MAX_LINE:
+            raise ValueError(f"line {place:,} of {path} is over {_MAX_LINE:,} bytes; write one event a line")
+        # A lone carriage return ends a line too.
+        yield from (row for row in line.splitlines() if row.strip())
+
+
+def _fitting(rows: Iterable[bytes]) -> tuple[list[bytes], int, bool]:
+    """Return the rows up to the first that the broker has no room for, the number of others, whether that is all."""
+    kept: list[bytes] = []
+    size = left_out = left_out_bytes = 0
+    for row in rows:
+        if left_out == 0 and len(kept) < _MAX_ROWS and size + len(row) <= _MAX_BYTES:
+            kept.append(row)
+            size += len(row)
+            continue
+        left_out += 1
+        left_out_bytes += len(row)
+        if left_out_bytes > _MAX_COUNTED:
+            return kept, left_out, False
+    return kept, left_out, True
+
+
+def _nothing_to_learn(path: Path, left_out: int) -> str:
+    if left_out:
+        return f"the first event of {path} is over {_MAX_BYTES:,} bytes, more than the demo's built-in broker keeps"
+    return f"{path} holds no line to learn from; give JSONL or text, one event a line"
+
+
+def _document(row: bytes | str) -> dict[str, Any] | None:
+    """Return the row as a JSON object, None when it is none."""
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {error}; give another file with --stream") from None
-    lines = [line for line in content.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{path} holds no line to learn from; give JSONL or text, one event a line")
-    return lines
-
-
-def _fitting(rows: list[bytes]) -> list[bytes]:
-    size = 0
-    for place, row in enumerate(rows[:_MAX_ROWS]):
-        size += len(row)
-        if size > _MAX_BYTES:
-            return rows[:place]
-    return rows[:_MAX_ROWS]
+        document = json.loads(row)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _documents(rows: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """Return the rows as JSON objects, None when they are plain text."""
     documents: list[dict[str, Any]] = []
     for row in rows:
-        try:
-            document = json.loads(row)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            if documents:
-                continue  # a broken row among JSON rows: the worker will say so
+        document = _document(row)
+        if document is not None:
+            documents.append(document)
+        elif not documents:
             return None
-        documents.append(document)
+        # Else a broken row among JSON rows: the worker will say so.
     return documents
 
 

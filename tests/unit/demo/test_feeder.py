@@ -39,7 +39,7 @@ def test_every_row_arrives_in_order_at_the_offset_of_its_place(tmp_path: Path) -
     rows = open_slice(str(tmp_path / "rows.txt"))
     for _ in range(2):
         with embedded_broker() as address, feeding(address, str(tmp_path / "rows.txt")) as feeder:
-            feeder.wait(DEADLINE_S)
+            assert feeder.wait(DEADLINE_S)
             assert values(address, rows.topic, 450) == list(rows.rows)
 
 
@@ -51,6 +51,32 @@ def test_a_feeder_that_fails_is_no_silent_end_of_the_stream(tmp_path: Path) -> N
         pytest.raises(Fatal, match="exit code 1"),
     ):
         feeder.wait(DEADLINE_S)
+
+
+def test_a_row_larger_than_clients_usually_send_arrives(tmp_path: Path) -> None:
+    """librdkafka's own limit of 1 MB would end the demo with a traceback."""
+    (tmp_path / "rows.txt").write_bytes(b"x" * 3_000_000 + b"\nshort\n")
+    rows = open_slice(str(tmp_path / "rows.txt"))
+    with embedded_broker() as address:
+        assert feed(rows, address) == 2
+        assert values(address, rows.topic, 2) == list(rows.rows)
+
+
+def test_waiting_ends_when_someone_wants_to_stop(tmp_path: Path) -> None:
+    """Ctrl-C only sets a flag: without a look at it the demo would go on waiting for minutes."""
+    (tmp_path / "rows.txt").write_text("line\n")
+    # Nothing listens there, so the feeder cannot finish by itself in this time.
+    with feeding("127.0.0.1:1", str(tmp_path / "rows.txt")) as feeder:
+        assert feeder.wait(DEADLINE_S, should_stop=lambda: True) is False
+
+
+def test_a_feeder_that_hangs_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("line\n")
+    with (
+        feeding("127.0.0.1:1", str(tmp_path / "rows.txt")) as feeder,
+        pytest.raises(Fatal, match=r"within 0\.2 s"),
+    ):
+        feeder.wait(0.2)
 
 
 def test_leaving_the_block_ends_the_process(tmp_path: Path) -> None:
