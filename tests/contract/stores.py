@@ -14,7 +14,8 @@ from streamlearn.registry.open import open_store
 from streamlearn.registry.retrying import RetryingStore
 from tests.fakes.daemon import SilentTelemetry
 from tests.fakes.store import MemoryStore
-from tests.services.s3 import S3Server, docker_answers
+from tests.services.containers import docker_answers
+from tests.services.s3 import S3Server
 
 
 class RealClock:
