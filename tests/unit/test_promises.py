@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from streamlearn.config_file import resolve
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -28,3 +31,21 @@ def test_every_test_that_a_document_names_exists(document: Path) -> None:
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8")):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for document in (ROOT / "README.md", ROOT / "docs/configuration.md")
+        for block in re.findall(r"```toml\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
+    ],
+)
+def test_every_configuration_in_a_document_loads(block: str) -> None:
+    """What a reader copies works as it stands."""
+    resolve(tomllib.loads(block), {})
+
+
+def test_no_document_has_a_figure_still_to_come() -> None:
+    for document in DOCUMENTS:
+        assert not re.search(r"_FIGURES|TODO|TBD|<!--", document.read_text("utf-8")), document.name
