@@ -222,6 +222,11 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
     window, mix = config.window, config.mix
+    if mix.reservoir > 0 and mix.reservoir_tokens < context_tokens:
+        raise ValueError(
+            f"mix.reservoir_tokens = {mix.reservoir_tokens} is below one chunk of {context_tokens} tokens, so that "
+            "nothing of the past would be kept: raise it, or set mix.reservoir = 0"
+        )
     return StreamSettings(
         seed=config.stream.seed,
         step_chunks=config.learner.step_chunks,
