@@ -150,7 +150,14 @@ class Worker:
             fault=self._fault,
         )
         closing.callback(lineage.release)
-        opened = self._opened = open_learner(config)
+        self._opened = open_learner(config)
+        self._daemon = self._wired(lineage, self._opened, telemetry, health)
+
+    def _wired(
+        self, lineage: Lineage, opened: OpenedLearner, telemetry: PrometheusTelemetry, health: WorkerHealth
+    ) -> Daemon:
+        """Join what reads, learns and publishes; in the order in which it is given back, reversed."""
+        config, closing = self._config, self._closing
         dead_letters = open_dead_letters(config, telemetry, fault=self._fault)
         closing.callback(dead_letters.close)
         source = open_source(config, opened.chunker, telemetry, self._clock)
@@ -168,7 +175,7 @@ class Worker:
         )
         closing.callback(publisher.close)
         stream = StreamState(_stream_settings(config, opened.context_tokens), opened.anchor)
-        self._daemon = Daemon(
+        return Daemon(
             source=source,
             dead_letters=dead_letters,
             learner=opened.learner,
