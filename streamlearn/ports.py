@@ -223,7 +223,7 @@ class Learner(Protocol):
         """Continue from the files of a snapshot.
 
         Raises:
-            Fatal: they belong to another base or adapter shape; names both.
+            Fatal: they belong to another adapter shape, or are unreadable; names both shapes.
         """
 
     def adapter_config(self) -> bytes:

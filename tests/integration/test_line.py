@@ -138,11 +138,12 @@ def test_events_become_an_adapter_that_predicts_later_events_better(
     """From Kafka to S3 to `PeftModel.from_pretrained`, and the adapter is worth having."""
     line.produce(texts(0, 400), first=0)
 
-    streamlearn("run", "--until-end", "-c", str(line.config), env=line.env)
+    said = line.read("run", "--until-end")
 
     versions = line.read("versions")
     assert len(versions) >= 2
     newest = versions[-1]
+    assert (said["version"], said["events"]) == (newest["version"], 400)
     assert newest["aliases"] == ["latest"]
     assert newest["events"] == 400
     assert newest["progress"] == {line.topic: line.ends()}
