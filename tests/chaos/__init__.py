@@ -1,0 +1,1 @@
+"""Kill, cut, slow, corrupt: what must not change anything but the time."""
