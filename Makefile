@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself, and only when pyproject.toml or constraints.txt have changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint containers docs clean
+.PHONY: help setup demo test check lint audit chaos containers docs clean
 SHELL := bash
 BIN := .venv/bin
 ARGS ?=
@@ -25,7 +25,13 @@ lint: setup ## format, lint, types, layers, generated docs; changes nothing
 	@rm -f .import_linter.log
 	@echo 'docs: generated pages';   $(BIN)/python tools/docs.py --check
 
-check: lint test ## everything CI asks for
+audit: setup ## ask whether a pinned version is known to be vulnerable; goes on where nobody can be asked
+	@$(BIN)/python tools/audit.py
+
+check: lint audit test ## everything CI asks for
+
+chaos: setup ## kill workers at random on real Kafka and S3, then check every promise: ARGS="--kills 300 --seed 7"
+	@$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 containers: setup ## the line from end to end on containers, and the compose stack (needs a Docker daemon)
 	@STREAMLEARN_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/integration/test_line.py tests/integration/test_compose.py $(ARGS)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel, SecretStr
 
@@ -18,12 +19,23 @@ from streamlearn.config import Config
 
 MASK = "***"
 
-_SECRET_KEY = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|private|jaas|access[._-]?key|api[._-]?key|key\.pem",
-    re.IGNORECASE,
+_TELLTALE = (
+    r"pas{1,2}(?:w(?:or[dt]|d)|phrase)|secret|token|credential|private|jaas|ac{1,2}ess[._-]?key|api[._-]?key|key\.pem"
+    r"|oauthbearer\.(?:config|extensions)"
 )
+"""Mistyped ones too: what librdkafka refuses is shown all the same."""
+_SECRET_KEY = re.compile(_TELLTALE, re.IGNORECASE)
 _NAMES_A_PLACE = re.compile(r"\.(location|url)$")
-_USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")
+_USERINFO = re.compile(
+    r"(?<=://)[^/?#\s\"']+@"  # user:password@host or token@host
+    r"|(?<=://)[^\s,\"'/:@]+:[^,\"'@]*@"  # a password with a slash or space: few remember to quote it
+    r"|(?<![^\s,;\"'(])[^\s,;\"'(/:@]+:(?!//)[^\s,\"'@]*@"  # without a scheme
+)
+# From the word on, and not far: time must stay linear in a text that only repeats it.
+_GIVEN = re.compile(
+    rf"((?:{_TELLTALE})[\w.-]{{0,60}}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?)(?!\s|\*\*\*)[^\s\"',;&]+", re.IGNORECASE
+)
+"""`sasl.password=…` within another text, such as an address's query or properties in one line."""
 
 _ADDRESSES: dict[str, Any] = {
     "kafka": {"bootstrap_servers": True},
@@ -45,12 +57,23 @@ def is_secret_key(name: str) -> bool:
 
 
 def mask_text(text: str) -> str:
-    """Return an address without the user and password it may carry.
+    """Return an address, or several, without the user, password and token that they may carry.
 
-    >>> mask_text("http://me:pw@proxy:8080/x")
-    'http://***@proxy:8080/x'
+    >>> mask_text("http://me:pw@proxy:8080/x?token=abc")
+    'http://***@proxy:8080/x?token=***'
+    >>> mask_text("me:pw@broker:9092,other:9092")
+    '***@broker:9092,other:9092'
     """
-    return _USERINFO.sub(f"{MASK}@", text)
+    return _GIVEN.sub(rf"\1{MASK}", _USERINFO.sub(f"{MASK}@", text))
+
+
+def without_userinfo(url: str) -> str:
+    """Return an address without the user and password that some write into one.
+
+    >>> without_userinfo("http://me:pw@store:9000")
+    'http://store:9000'
+    """
+    return _USERINFO.sub("", url)
 
 
 def masked(config: Config) -> dict[str, Any]:
@@ -65,11 +88,23 @@ def masked(config: Config) -> dict[str, Any]:
 def secrets_of(config: Config) -> set[str]:
     """Return every secret in clear, for whoever must keep them out of its output."""
     found = set(_typed_secrets(config))
-    found |= {str(value) for key, value in config.kafka.client.items() if is_secret_key(key)}
+    for key, value in config.kafka.client.items():
+        if is_secret_key(key):
+            found |= {str(value), *_parts(key, str(value))}
     for text in _texts(config.model_dump(mode="json")):
         for userinfo in _USERINFO.findall(text):
-            found |= {userinfo.removesuffix("@"), userinfo.removesuffix("@").partition(":")[2]}
+            whole = userinfo.removesuffix("@")
+            password = whole.partition(":")[2]
+            found |= {whole, password, unquote(password)}
     return found - {""}
+
+
+def _parts(key: str, value: str) -> Iterator[str]:
+    """Yield the parts of a secret that an error may quote alone: lines of a key, settings of a token."""
+    if "oauthbearer" in key:
+        yield from (part.partition("=")[2] for part in value.split())
+    elif "\n" in value:
+        yield from (line for line in value.splitlines() if not line.startswith("-----"))
 
 
 def digest(config: Config) -> str:

@@ -92,7 +92,10 @@ def _code(arguments: list[str] | None) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    typer.echo(f"streamlearn: {error}", err=True)
+    # Here, not above: the list of verbs is shown without.
+    from streamlearn.telemetry.logs import masked
+
+    typer.echo(f"streamlearn: {masked(str(error))}", err=True)
     return code
 
 

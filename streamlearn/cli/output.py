@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PIPE_WIDTH = 240
 """Columns of a table that no terminal bounds."""
 _KILO = 1000
@@ -35,11 +37,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_CONTROL.sub(_escaped, cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
     console.print(table)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """An event's id comes from its producer, and a terminal does what control characters say."""
+    return f"\\x{ord(match[0]):02x}"
 
 
 def instant(seconds: float) -> str:

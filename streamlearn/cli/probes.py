@@ -18,6 +18,7 @@ import typer
 
 from streamlearn.cli.findings import Probe, kafka_rows, model_rows, store_rows
 from streamlearn.config import Config
+from streamlearn.config_file import secrets_of
 from streamlearn.ports import StreamlearnError
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def probe_all(
 
 
 def _probe(part: _Part, config: Config, within_s: float) -> list[Probe]:
+    """Return the rows of one part; what a library says of its failure is masked, as it may quote what it was given."""
+    from streamlearn.telemetry.masking import Masking
+
     try:
         return part.rows(_within(within_s, lambda: part.look(config)), config)
     except TimeoutError:
@@ -119,7 +123,8 @@ def _probe(part: _Part, config: Config, within_s: float) -> list[Probe]:
         found, mend = parted(str(error))
     except Exception as error:  # noqa: BLE001 - whatever a part dies of, the others are probed too
         found, mend = f"{type(error).__name__}: {error}", ""
-    return [Probe(part=part.name, ok=False, found=found, mend=mend or part.mend)]
+    shown = Masking(secrets_of(config)).text
+    return [Probe(part=part.name, ok=False, found=shown(found), mend=shown(mend or part.mend))]
 
 
 def _within(seconds: float, look: Callable[[], Any]) -> Any:

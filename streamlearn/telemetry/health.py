@@ -4,14 +4,25 @@ Alive means: where the loop is meant to come round, it did lately. Waits that
 may be of any length - loading a model, standing by for a lease, the last
 checkpoint - are announced by `not_ready`, and the watch rests until the next
 sign of the loop: a restart would only make them longer.
+
+What keeps a worker that has begun from admitting events - a store or brokers
+that are away - counts once it has for a while; see `Trouble`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
-from streamlearn.ports import Clock, Telemetry
+import structlog
+
+from streamlearn.ports import Clock, Health, Telemetry
+
+_log = structlog.get_logger(__name__)
+
+_TROUBLE_S = 5.0
+"""A wait for the store or the brokers that is shorter is their ordinary pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +97,30 @@ class WorkerHealth:
 
     def _age_s(self) -> float:
         return 0.0 if self._beaten_at is None else self._clock.monotonic() - self._beaten_at
+
+
+class Trouble:
+    """What keeps a worker from admitting events; for its loop's thread alone."""
+
+    def __init__(self, health: Health, clock: Clock) -> None:
+        self._health = health
+        self._clock = clock
+        self._since = math.inf
+        self._told: str | None = None
+
+    def note(self, why: str | None) -> None:
+        """Nothing could be admitted now for `why`, or, with None, something could; told in health and log."""
+        if why is None:
+            self._since = math.inf
+            if self._told is not None:
+                self._told = None
+                _log.info("events are admitted again")
+                self._health.ready()
+            return
+        now = self._clock.monotonic()
+        self._since = min(self._since, now)
+        if now - self._since >= _TROUBLE_S:
+            if why != self._told:
+                _log.warning("not ready", why=why)
+            self._told = why
+            self._health.not_ready(why)

@@ -8,10 +8,12 @@ client is never the first for long. Decides nothing about health.
 from __future__ import annotations
 
 import errno
+import io
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -30,7 +32,9 @@ from streamlearn.telemetry.health import Verdict, WorkerHealth
 _log = structlog.get_logger(__name__)
 
 _PATIENCE_S = 5.0
-"""For each read from a client, and for all of an answer; half of Prometheus's scrape timeout."""
+"""For all of a request, however it trickles in, and for all of an answer; half of Prometheus's scrape timeout."""
+_MAX_REQUEST_BYTES = 16 * 1024
+"""Line and headers; http.server alone would take 6 MB from each client."""
 _MAX_CLIENTS = 32
 """Several Prometheis, probes and people at once, and still few threads."""
 _TEXT = "text/plain; charset=utf-8"
@@ -123,6 +127,28 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             _log.error("an HTTP client was not answered", client=str(client_address[0]), exc_info=error)
 
 
+class _Request(io.RawIOBase):
+    """What a client says, as far as it is patient and brief enough for us."""
+
+    def __init__(self, client: socket.socket, patience_s: float) -> None:
+        self._client = client
+        self._until = time.monotonic() + patience_s
+        self._left = _MAX_REQUEST_BYTES
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come; raises OSError when time or bytes are used up."""
+        if (remaining := self._until - time.monotonic()) <= 0 or self._left <= 0:
+            raise TimeoutError("the request took too long" if remaining <= 0 else "the request is too long")
+        self._client.settimeout(remaining)
+        count = self._client.recv_into(memoryview(buffer)[: self._left])
+        self._left -= count
+        return count
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request of one client."""
 
@@ -134,6 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._registry = registry
         self._health = health
         super().__init__(*args)
+
+    def setup(self) -> None:
+        """Read with a bound on the whole request: timeouts of single reads would let it trickle for ever."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Request(self.connection, self.timeout))
 
     def do_GET(self) -> None:
         """Answer with the page at `path`."""
@@ -166,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, f"{verdict.said}\n".encode(), _TEXT)
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.connection.settimeout(self.timeout)  # for all of what is sent at once
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

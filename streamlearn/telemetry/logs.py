@@ -32,19 +32,21 @@ def configure(level: Level, format: Format, secrets: Iterable[str] = ()) -> None
     """Send everything that is logged in this process to standard error.
 
     Other libraries are heard from `warning` on, from `info` on where `level` is `debug`: below that they quote whole
-    requests, signatures included.
+    requests, signatures included. librdkafka says as much as `kafka.client.debug` asks of it.
 
     Args:
         secrets: replaced by `***` wherever they occur.
     """
     if format == "auto":
         format = "console" if sys.stderr.isatty() else "json"  # noqa: A001
-    handler = _StandardError()
-    handler.setFormatter(_formatter(format, Masking(secrets)))
+    masking = Masking(secrets)
+    handler = _StandardError(masking)
+    handler.setFormatter(_formatter(format, masking))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel({"debug": logging.INFO, "error": logging.ERROR}.get(level, logging.WARNING))
-    logging.getLogger(_OURS).setLevel(level.upper())
+    for name in (_OURS, "librdkafka"):
+        logging.getLogger(name).setLevel(level.upper())
     route_libraries()
     logging.captureWarnings(True)
     structlog.configure(
@@ -65,8 +67,20 @@ def route_libraries() -> None:
                 logger.propagate = True
 
 
+def masked(text: str) -> str:
+    """Return `text` as it would be logged now: without secrets and control characters."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _StandardError):
+            text = handler.masking.text(text)
+    return text
+
+
 class _StandardError(logging.Handler):
     """Writes to whatever standard error is at the moment: a live view on the terminal replaces it for a while."""
+
+    def __init__(self, masking: Masking) -> None:
+        super().__init__()
+        self.masking = masking
 
     def emit(self, record: logging.LogRecord) -> None:
         # What cannot be written is let go: there is no other place to say it, and Python's own complaint would
@@ -132,8 +146,9 @@ def _catch_what_nobody_catches() -> None:
         if args.exc_value is not None:
             log.error("uncaught exception in a thread", thread=name, exc_info=args.exc_value)
 
-    # Whoever has set a hook of their own (a test runner, a debugger) keeps it.
-    if sys.excepthook is sys.__excepthook__:
+    # Whoever has set a hook of their own (a test runner, a debugger) keeps it; not Typer, whose hook prints the bare
+    # traceback, secrets and all.
+    if sys.excepthook is sys.__excepthook__ or sys.excepthook.__module__.partition(".")[0] == "typer":
         sys.excepthook = uncaught
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = uncaught_in_thread

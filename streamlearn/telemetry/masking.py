@@ -5,6 +5,7 @@ Knows nothing of where it is written.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -23,6 +24,9 @@ _OWN_KEYS = frozenset({"time", "level", "logger"})
 """Set by the logging itself, and no place for a secret."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 """Control characters, which a stream's text could move a terminal's cursor with."""
+_SHORTEST_ENCODED = 8
+"""Characters of base64; shorter ones occur by chance, and masking them would garble other words."""
+_URL_SAFE = str.maketrans("+/", "-_")
 
 Plain: TypeAlias = "str | int | float | list[Plain] | dict[str, Plain] | None"
 
@@ -77,10 +81,21 @@ def _written(value: Any) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret turns up: as it is, quoted by Python or JSON, and in an address."""
+    """Yield the forms in which a secret turns up: as it is, quoted by Python or JSON, in an address, and in base64.
+
+    In base64 (HTTP's basic authentication) what stands before the secret decides how it reads; its middle then has
+    one of three forms.
+    """
     yield secret
     yield repr(secret)[1:-1]
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield quote(secret, safe="")
     yield quote_plus(secret)
+    for before in range(3):
+        # Of the characters at the ends, a part belongs to what is beside the secret.
+        encoded = base64.b64encode(b"\0" * before + secret.encode("utf-8", "surrogatepass")).decode()
+        middle = encoded[(8 * before + 5) // 6 : (8 * (before + len(secret.encode("utf-8", "surrogatepass")))) // 6]
+        if len(middle) >= _SHORTEST_ENCODED:
+            yield middle
+            yield middle.translate(_URL_SAFE)

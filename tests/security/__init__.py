@@ -1,0 +1,1 @@
+"""What an attacker, or a slip, must not achieve."""
