@@ -25,6 +25,8 @@ Key: TypeAlias = tuple[str, ...]
 
 _LONGEST_SHOWN = 80
 """Characters of a value that an error repeats."""
+_LONGEST_READ = 1_000
+"""Characters of a value that are read for secrets before the first of them are shown."""
 _SHORTEST_SECRET = 4
 """Characters; masking shorter texts wherever they occur would garble the message."""
 
@@ -89,7 +91,10 @@ def _show(key: Key, value: Any) -> str:
         return "a table"
     if is_secret_key(key[-1]):
         return MASK
-    text = mask_text(json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) > _LONGEST_READ:
+        return f"a value of {len(text):,} characters"  # too long to look for secrets in it
+    text = mask_text(text)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 

@@ -40,6 +40,10 @@ from streamlearn.config_errors import (
 )
 from streamlearn.config_secrets import digest, masked, secrets_of
 
+_TOO_DEEP = "are nested too deeply to be read; no key needs more than three levels"
+_MAX_BYTES = 2**17
+"""Of a file; one with every key and all its reasons has 30,000."""
+
 __all__ = ["ConfigError", "digest", "load", "masked", "resolve", "secrets_of"]
 
 
@@ -51,14 +55,21 @@ def load(path: Path, env: Mapping[str, str] = os.environ) -> Config:
             missing, out of bounds or contradict each other; all are named.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            body = file.read(_MAX_BYTES + 1)
+        if len(body) > _MAX_BYTES:
+            raise ConfigError(f"{path} has more than {_MAX_BYTES:,} bytes, so that it is no configuration of ours")
+        text = body.decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; name another file with -c FILE") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: lists or tables {_TOO_DEEP}") from None
+    except ValueError as error:
+        # TOMLDecodeError is one; a number of thousands of digits is another.
         raise ConfigError(f"{path} is not TOML: {error}; texts need quotes, sections are [name]") from None
     return resolve(document, env, origin=str(path))
 
@@ -69,6 +80,13 @@ def resolve(document: Mapping[str, Any], env: Mapping[str, str] = os.environ, *,
     Raises:
         ConfigError: see `load`.
     """
+    try:
+        return _resolved(document, env, origin)
+    except RecursionError:
+        raise ConfigError(f"{f'{origin}: ' if origin else ''}lists or tables {_TOO_DEEP}") from None
+
+
+def _resolved(document: Mapping[str, Any], env: Mapping[str, str], origin: str) -> Config:
     merged = copy.deepcopy(dict(document))
     _flatten_client(merged)
     variables: dict[Key, str] = {}
@@ -127,6 +145,8 @@ def _parse(variable: str, text: str, field: FieldInfo) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{variable} is not JSON at character {error.pos}: {error.msg}; mind the quotes") from None
+    except ValueError as error:
+        raise ConfigError(f"{variable} is not JSON: {error}") from None
 
 
 def _flatten_client(merged: dict[str, Any]) -> None:

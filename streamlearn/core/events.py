@@ -60,6 +60,8 @@ class Record:
     timestamp: float
     """Broker or producer time, seconds since 1970; 0.0 where there is none."""
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    topic_id: str = ""
+    """Of the topic that it was read from, as the brokers tell it; "" where they tell none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +102,6 @@ class Arrival:
     """The original, kept only where it goes to the dead-letter topic."""
     skipped: int = 0
     """Offsets just before this one that retention removed unseen (`kafka.on_lost_data = "skip"`)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """Offsets that the broker no longer holds: [first, next)."""
-
-    topic: str
-    partition: int
-    first: int
-    next: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

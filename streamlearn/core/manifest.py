@@ -2,14 +2,16 @@
 
 These models are the contract with every reader of a lineage: their JSON
 Schemas are published in `docs/schemas/`. `schema_number` rises when a reader
-of the old form would be misled.
+of the old form would be misled. Numbers and names have bounds, so that what
+is hostile or damaged is refused where it is read, not where it is used.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from streamlearn.core.events import Outcome
 
@@ -17,7 +19,24 @@ SCHEMA_NUMBER: Final = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 CheckpointId = Annotated[str, StringConstraints(pattern=r"^[0-9]{10}-[0-9a-f]{12}$")]
-VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,}$")]
+VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,9}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$", max_length=100)]
+"""Becomes part of a key and, when a version is pulled, of a path."""
+Epoch = Annotated[int, Field(ge=1, le=2**53)]
+Partition = Annotated[int, Field(ge=0, lt=2**31)]
+Offset = Annotated[int, Field(ge=0, lt=2**63)]
+"""Kafka's; what is below 0 would mean an end of the log to its clients."""
+Count = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+"""Negative only as a difference of what does not belong together."""
+
+
+def _is_instant(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_is_instant)]
+"""ISO 8601, UTC."""
 
 
 class Stored(BaseModel):
@@ -71,22 +90,22 @@ class Scores(Stored):
 class Totals(Stored):
     """Counts over some part of the stream."""
 
-    events: int = 0
+    events: Count = 0
     """Offsets passed, whatever their outcome."""
-    admitted: int = 0
-    duplicate: int = 0
-    filtered: int = 0
-    dead_letter: int = 0
-    chunks_learnt: int = 0
+    admitted: Count = 0
+    duplicate: Count = 0
+    filtered: Count = 0
+    dead_letter: Count = 0
+    chunks_learnt: Count = 0
     """First visits."""
-    tokens: int = 0
+    tokens: Count = 0
     """Scored tokens of first visits: what the stream taught."""
-    tokens_trained: int = 0
+    tokens_trained: Count = 0
     """Scored tokens of all visits, replay included."""
-    steps: int = 0
-    steps_dropped: int = 0
+    steps: Count = 0
+    steps_dropped: Count = 0
     """Steps whose loss or gradient was not finite."""
-    offsets_lost: int = 0
+    offsets_lost: Count = 0
     """Offsets that retention removed unseen (`kafka.on_lost_data = "skip"`)."""
 
     def minus(self, earlier: Totals) -> Totals:
@@ -119,12 +138,30 @@ class LoraShape(Stored):
     parameters: int
 
 
+class Origin(Stored):
+    """What the offsets of `progress` are offsets of.
+
+    A topic that was deleted and created again bears the same name and has
+    other records at the same offsets; its id tells (KIP-516).
+    """
+
+    topic_ids: dict[str, dict[Partition, str]] = {}
+    """{topic: {partition: id of the topic that the offset in `progress` belongs to}}, where the brokers tell ids."""
+    entries: tuple[str, ...] = ()
+    """Entries of `kafka.topics` that had been looked up: what comes to match them later is read from its beginning,
+    whatever `kafka.start` says."""
+    passed: dict[str, dict[Partition, Offset]] = {}
+    """Where reading goes on, in partitions in which it is beyond `progress`: behind what the broker left there that is
+    no record (markers, aborted transactions). Should retention remove that too, nothing of ours is lost."""
+
+
 class Draft(Stored):
     """What the daemon knows of a checkpoint; the registry adds its place in the chain."""
 
-    created_at: str
+    created_at: Instant
     """ISO 8601, UTC."""
-    progress: dict[str, dict[int, int]]
+    progress: dict[str, dict[Partition, Offset]]
+    origin: Origin = Origin()
     totals: Totals
     scores: Scores
     event_time: tuple[float, float] | None = None
@@ -143,15 +180,15 @@ class CheckpointState(Draft):
 
     schema_number: Literal[1] = SCHEMA_NUMBER
     lineage: str
-    epoch: int = Field(ge=1)
-    seq: int = Field(ge=1)
+    epoch: Epoch
+    seq: int = Field(ge=1, lt=10**10)
     parent: CheckpointId | None
-    files: dict[str, FileDigest]
+    files: dict[FileName, FileDigest]
     ledger: FileDigest
     """Of `ledger/<the same name>.jsonl.gz`."""
-    version: int | None = None
+    version: int | None = Field(default=None, ge=1, lt=10**9)
     """The version this checkpoint is published as, if it is."""
-    parent_version: int | None = None
+    parent_version: int | None = Field(default=None, ge=1, lt=10**9)
     adapter_config: str | None = None
     """PEFT's `adapter_config.json`, so that any later writer can finish the version."""
 
@@ -169,9 +206,9 @@ class Head(Stored):
 
     schema_number: Literal[1] = SCHEMA_NUMBER
     lineage: str
-    epoch: int = Field(ge=1)
+    epoch: Epoch
     checkpoint: CheckpointId | None = None
-    version: int = 0
+    version: int = Field(default=0, ge=0, lt=10**9)
     """Newest allocated version; its files may still be on their way. 0: none."""
     lease: Lease | None = None
 
@@ -182,20 +219,20 @@ class Manifest(Stored):
     schema_number: Literal[1] = SCHEMA_NUMBER
     lineage: str
     version: VersionName
-    epoch: int
-    created_at: str
+    epoch: Epoch
+    created_at: Instant
     parent: VersionName | None
     checkpoint: CheckpointId
     base: BaseModelCard
     lora: LoraShape
-    progress: dict[str, dict[int, int]]
+    progress: dict[str, dict[Partition, Offset]]
     totals: Totals
     since_parent: Totals
     event_time: tuple[float, float] | None
     config_digest: Sha256
     libraries: dict[str, str]
     scores: Scores
-    files: dict[str, FileDigest]
+    files: dict[FileName, FileDigest]
 
 
 class AliasMove(Stored):
@@ -207,7 +244,7 @@ class AliasMove(Stored):
     from_version: VersionName | None
     to_version: VersionName | None
     reason: str
-    epoch: int
+    epoch: Epoch
 
 
 class Alias(Stored):
@@ -216,7 +253,7 @@ class Alias(Stored):
     schema_number: Literal[1] = SCHEMA_NUMBER
     name: str
     version: VersionName | None
-    epoch: int
+    epoch: Epoch
     """Epoch of the last writer that touched it; a writer with a lower one is fenced."""
     history: tuple[AliasMove, ...] = ()
 
@@ -227,8 +264,8 @@ class EventLine(Stored):
     kind: Literal["event"] = "event"
     id: str
     topic: str
-    partition: int
-    offset: int
+    partition: Partition
+    offset: Offset
     ts: float
     outcome: Outcome
     chunks: int = 0

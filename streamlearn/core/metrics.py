@@ -113,6 +113,12 @@ _KAFKA = (
         "Errors of the Kafka client, by librdkafka's code; it mends most of them itself.",
         labels=("code",),
     ),
+    _counter(
+        "streamlearn_kafka_retries_total",
+        "Tries to make dead letters safe that were made again, by operation.",
+        labels=("operation",),
+        known=("send", "flush"),
+    ),
     _gauge("streamlearn_kafka_connected_brokers", "Brokers that a connection is open to."),
     _gauge(
         "streamlearn_kafka_broker_rtt_seconds",
@@ -223,7 +229,10 @@ _VERSIONS = (
 )
 
 _PROCESS = (
-    _gauge("streamlearn_ready", "1 while the worker learns or waits for events, 0 while it starts, stands by or ends."),
+    _gauge(
+        "streamlearn_ready",
+        "1 while the worker learns or waits for events, 0 while it starts, stands by, ends, or can admit nothing.",
+    ),
     _gauge(
         "streamlearn_loop_age_seconds",
         "Time since the loop last came round; 0 while it is not meant to (loading, standing by).",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.arrays import Arrays, pack, unpack
+from streamlearn.core.arrays import Arrays, column, pack, unpack
 from streamlearn.core.events import Chunk
 
 
@@ -44,6 +44,8 @@ class Reservoir:
         return pack("reservoir", self._chunks) | {"reservoir.offered": np.array([self.offered], dtype=np.int64)}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from `arrays()`."""
+        """Continue from `arrays()`; raises ValueError where they are no such thing."""
         self._chunks = unpack("reservoir", arrays)
-        self.offered = int(arrays["reservoir.offered"][0])
+        self.offered = int(column(arrays, "reservoir.offered", np.int64, entries=1)[0])
+        if self.offered < len(self._chunks):
+            raise ValueError(f"the reservoir holds {len(self._chunks):,} chunks of {self.offered:,} that were offered")

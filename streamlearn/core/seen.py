@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.arrays import Arrays
+from streamlearn.core.arrays import Arrays, column
 
 DIGEST_BYTES = 16
 MAX_DIGESTS = 100_000
@@ -53,7 +53,8 @@ class Seen:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from `arrays()`."""
-        digests = arrays["seen.digests"].astype(np.uint8)
-        self._ts = OrderedDict((row.tobytes(), float(ts)) for row, ts in zip(digests, arrays["seen.ts"], strict=True))
-        self._newest = float(arrays["seen.newest"][0])
+        """Continue from `arrays()`; raises ValueError where they are no such thing."""
+        times = column(arrays, "seen.ts", np.float64)
+        digests = column(arrays, "seen.digests", np.uint8, entries=len(times), width=DIGEST_BYTES)
+        self._ts = OrderedDict((row.tobytes(), float(ts)) for row, ts in zip(digests, times, strict=True))
+        self._newest = float(column(arrays, "seen.newest", np.float64, entries=1)[0])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.arrays import Arrays, pack, unpack
+from streamlearn.core.arrays import Arrays, column, pack, unpack
 from streamlearn.core.decay import HalfLife, effective_sample_size, lengthened
 from streamlearn.core.events import Chunk
 
@@ -88,11 +88,11 @@ class Window:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from `arrays()`."""
+        """Continue from `arrays()`; raises ValueError where they are no such thing."""
         self._chunks = unpack("window", arrays)
-        self._ts = arrays["window.ts"].astype(np.float64)
-        self._visits = arrays["window.visits"].astype(np.int32)
-        self._newest = float(arrays["window.newest"][0])
+        self._ts = column(arrays, "window.ts", np.float64, entries=len(self._chunks))
+        self._visits = column(arrays, "window.visits", np.int32, entries=len(self._chunks))
+        self._newest = float(column(arrays, "window.newest", np.float64, entries=1)[0])
         self.tokens = sum(len(chunk.ids) for chunk in self._chunks)
 
     def _weights(self) -> NDArray[np.float64]:
@@ -113,6 +113,10 @@ class Window:
                 out[first] = True
                 tokens -= len(self._chunks[first].ids)
             first += 1
-        if out.any():
-            self._chunks = [chunk for chunk, gone in zip(self._chunks, out, strict=True) if not gone]
+        if gone := int(np.count_nonzero(out)):
+            if out[:gone].all():
+                # As good as always those that came first; a full window lets one go with each that comes.
+                del self._chunks[:gone]
+            else:
+                self._chunks = [chunk for chunk, left in zip(self._chunks, out, strict=True) if not left]
             self._ts, self._visits, self.tokens = self._ts[~out], self._visits[~out], tokens
