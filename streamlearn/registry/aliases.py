@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from streamlearn.core.manifest import Alias, AliasMove, version_name
 from streamlearn.ports import Conflict, Fenced, NotFound, ObjectStore
-from streamlearn.registry.documents import from_bytes, to_bytes
+from streamlearn.registry.documents import Damaged, from_bytes, to_bytes
 from streamlearn.registry.keys import Keys
 
 LATEST = "latest"
@@ -15,7 +15,12 @@ LATEST = "latest"
 def read_alias(store: ObjectStore, keys: Keys, name: str) -> tuple[Alias, str]:
     """Return an alias and its etag; raises NotFound, Damaged."""
     stored = store.get(keys.alias(name))
-    return from_bytes(Alias, keys.alias(name), stored.body), stored.etag
+    try:
+        return from_bytes(Alias, keys.alias(name), stored.body), stored.etag
+    except Damaged as damage:
+        raise Damaged(
+            f"{damage}; restore it from the bucket's versions or a backup, or remove it, and its history with it"
+        ) from None
 
 
 def alias_names(store: ObjectStore, keys: Keys) -> Iterator[str]:
@@ -57,15 +62,25 @@ def move_alias(
         return
 
 
-def touch_aliases(store: ObjectStore, keys: Keys, epoch: int) -> None:
-    """Write our epoch into every alias, so that an earlier writer's next move fails."""
-    for name in list(alias_names(store, keys)):
+def touch_aliases(store: ObjectStore, keys: Keys, epoch: int, *, also: Sequence[str] = ()) -> None:
+    """Write our epoch into every alias, so that an earlier writer's next move fails.
+
+    Args:
+        also: aliases that an earlier writer may be about to make; without a target where they are not there yet.
+
+    Raises:
+        Fenced: a writer with a higher epoch has touched one.
+    """
+    for name in sorted({*alias_names(store, keys), *also}):
         while True:
             alias, etag = _current(store, keys, name, epoch)
-            if etag is None or alias.epoch == epoch:
+            if etag is not None and alias.epoch == epoch:
                 break
             try:
-                store.swap(keys.alias(name), to_bytes(alias.model_copy(update={"epoch": epoch})), etag)
+                if etag is None:
+                    store.create(keys.alias(name), to_bytes(alias))
+                else:
+                    store.swap(keys.alias(name), to_bytes(alias.model_copy(update={"epoch": epoch})), etag)
             except Conflict:
                 # The earlier writer moved it between our look and our swap; look again.
                 continue
@@ -79,5 +94,8 @@ def _current(store: ObjectStore, keys: Keys, name: str, epoch: int) -> tuple[Ali
     except NotFound:
         return Alias(name=name, version=None, epoch=epoch), None
     if alias.epoch > epoch:
-        raise Fenced(f"alias {name!r} belongs to a writer of epoch {alias.epoch}; ours was {epoch}")
+        raise Fenced(
+            f"lineage {keys.lineage!r} was taken over: alias {name!r} belongs to a writer of epoch {alias.epoch}; ours "
+            f"was {epoch}"
+        )
     return alias, etag

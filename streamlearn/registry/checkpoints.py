@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from streamlearn.core.manifest import CheckpointState
+from streamlearn.core.manifest import CheckpointState, FileDigest
 from streamlearn.ports import Conflict, Fatal, NotFound, ObjectStore
 from streamlearn.registry.documents import Damaged, digest_of, from_bytes, to_bytes, verified
 from streamlearn.registry.keys import STATE, Keys
@@ -82,21 +82,23 @@ def read_state(store: ObjectStore, keys: Keys, name: str) -> CheckpointState:
 
 
 def read_checkpoint(store: ObjectStore, keys: Keys, name: str) -> Checkpoint:
-    """Return a checkpoint whole.
+    """Return a checkpoint whole; its ledger is read and verified too, as a gap in it could never be filled.
 
     Raises:
         Damaged: anything of it is missing or altered.
         Fatal: see `read_state`.
     """
     state = read_state(store, keys, name)
-    files = {}
-    for file, expected in state.files.items():
-        key = keys.checkpoint(name, file)
-        try:
-            files[file] = verified(key, store.get(key).body, expected)
-        except NotFound:
-            raise Damaged(f"{key} is missing") from None
+    files = {file: _whole(store, keys.checkpoint(name, file), expected) for file, expected in state.files.items()}
+    _whole(store, keys.ledger(name), state.ledger)
     return Checkpoint(id=name, state=state, files=files)
+
+
+def _whole(store: ObjectStore, key: str, expected: FileDigest) -> bytes:
+    try:
+        return verified(key, store.get(key).body, expected)
+    except NotFound:
+        raise Damaged(f"{key} is missing") from None
 
 
 def parent_of(store: ObjectStore, keys: Keys, name: str) -> str | None:

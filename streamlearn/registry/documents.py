@@ -7,11 +7,19 @@ import json
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from streamlearn.core.manifest import FileDigest
 from streamlearn.ports import Fatal
 
 Document = TypeVar("Document", bound=BaseModel)
+
+_MAX_BYTES = 64 * 2**20
+"""Of a document; the longest, a state with thousands of chunks that wait, has a few million. Parsed, bytes become
+about thirty times as many."""
+_MAX_FAULTS = 1_000
+_MAX_SHOWN = 200
+"""Characters that a message repeats of what somebody else has written."""
 
 
 class Damaged(Fatal):
@@ -30,12 +38,26 @@ def from_bytes(kind: type[Document], key: str, body: bytes) -> Document:
     Raises:
         Damaged: it is none; names the key and the first fault.
     """
+    if len(body) > _MAX_BYTES:
+        raise Damaged(f"{key} is damaged: it has {len(body):,} bytes, where {_MAX_BYTES:,} are the most that we write")
     try:
-        return kind.model_validate_json(body)
+        # In two steps, as each error of `model_validate_json` holds a copy of all that it is about.
+        return kind.model_validate(from_json(body, allow_inf_nan=False))
     except ValidationError as error:
+        if (faults := error.error_count()) > _MAX_FAULTS:
+            # Each would become an object of its own.
+            raise Damaged(f"{key} is damaged or of another release: it has {faults:,} faults") from None
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "document"
-        raise Damaged(f"{key} is damaged or of another release: {place}: {first['msg']}") from None
+        raise Damaged(f"{key} is damaged or of another release: {_shown(place)}: {_shown(first['msg'])}") from None
+    except ValueError as error:
+        raise Damaged(f"{key} is damaged or of another release: document: {_shown(str(error))}") from None
+
+
+def _shown(text: str) -> str:
+    """Return `text` as part of one short line that no terminal takes for anything else."""
+    plain = ascii(text[:_MAX_SHOWN])[1:-1]
+    return plain if len(plain) == len(text) else plain[:_MAX_SHOWN] + "…"
 
 
 def digest_of(body: bytes) -> FileDigest:

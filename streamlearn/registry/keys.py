@@ -1,7 +1,7 @@
 """Names of objects: what may be one, and what each is called.
 
 A name from outside (an alias, a version, a lineage) is checked before it
-becomes part of a key or a path.
+becomes part of a key or a path, and stays one on any file system.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import re
 
 from streamlearn.core.manifest import version_name
 
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9_-])?")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+"""No file anywhere that Windows looks at, whatever comes after the dot; a bucket is copied to all sorts of disks."""
 _MAX_KEY = 900
 """S3 allows 1,024 bytes; the store's own prefix needs room."""
-_ALLOWED = "use letters, digits, '.', '_', '-', at most 200 a part, none that begins with '.' or '-', and no '..'"
+_ALLOWED = (
+    "use letters, digits, '.', '_', '-', at most 200 a part, none that begins with '.' or '-' or ends with '.', no "
+    "'..', and no name of a device such as 'aux'"
+)
 
 CHECKPOINT_FILES = ("adapter.safetensors", "optimizer.safetensors", "window.safetensors")
 STATE = "state.json"
@@ -66,7 +71,7 @@ def checked_part(name: str, what: str) -> str:
 
 
 def _is_part(part: str) -> bool:
-    return _PART.fullmatch(part) is not None and ".." not in part
+    return _PART.fullmatch(part) is not None and ".." not in part and _DEVICE.fullmatch(part) is None
 
 
 class Keys:

@@ -30,7 +30,7 @@ from streamlearn.registry import ledger as ledger_format
 from streamlearn.registry.aliases import LATEST, move_alias, touch_aliases
 from streamlearn.registry.checkpoints import Checkpoint, parent_of, read_checkpoint, write_checkpoint
 from streamlearn.registry.documents import Damaged, digest_of
-from streamlearn.registry.head import HeadHolder
+from streamlearn.registry.hold import HeadHolder
 from streamlearn.registry.keys import Keys
 from streamlearn.registry.versions import read_manifest, write_version
 
@@ -72,22 +72,25 @@ class StoreLineage:
 
         Raises:
             Damaged, Fatal: no checkpoint of the lineage can be continued from.
+            Fenced: another writer has taken over while we were reading.
         """
         if (head := self._hold.acquire(should_stop)) is None:
             return None
         if head.epoch > 1:
             self._telemetry.count("streamlearn_takeovers_total")
-        touch_aliases(self._store, self._keys, head.epoch)
         self._parent, self._version, self._unfinished = (None, 0), None, None
+        # Also `latest` where a version may be on its way: its writer must not be the one to make it.
+        touch_aliases(self._store, self._keys, head.epoch, also=(LATEST,) if head.version else ())
         if head.checkpoint is None:
             return Restored(epoch=head.epoch, state=None, files={}, newest_version=0)
-        found = self._newest_good(head.checkpoint)
-        # Reading may have taken longer than the lease: who has lost it must hear so before it begins.
-        self._hold.renew()
-        self._parent = (found.id, found.state.seq)
-        self._version = found.state.version or found.state.parent_version
-        newest = self._settle(head, found) if head.version > 0 else 0
-        self._hold.renew()
+        # Reading may take longer than the lease: two that stand by would take it from each other for ever.
+        with self._hold.kept():
+            found = self._newest_good(head.checkpoint)
+            # Who was stopped meanwhile, and has lost the lease, must hear so before it writes.
+            self._hold.renew()
+            self._parent = (found.id, found.state.seq)
+            self._version = found.state.version or found.state.parent_version
+            newest = self._settle(head, found) if head.version > 0 else 0
         return Restored(epoch=head.epoch, state=found.state, files=found.files, newest_version=newest)
 
     def commit(

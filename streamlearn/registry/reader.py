@@ -21,7 +21,7 @@ from streamlearn.registry import ledger as ledger_format
 from streamlearn.registry.aliases import alias_names, read_alias
 from streamlearn.registry.chain import Link, read_chain
 from streamlearn.registry.documents import Damaged, from_bytes, verified
-from streamlearn.registry.head import read_head
+from streamlearn.registry.head import read_head, refuse_lost_head
 from streamlearn.registry.keys import MANIFEST, Keys, checked_part
 from streamlearn.registry.parallel import in_order
 from streamlearn.registry.versions import read_manifest
@@ -29,6 +29,8 @@ from streamlearn.registry.versions import read_manifest
 _log = logging.getLogger(__name__)
 """Not structlog: unconfigured, as in a command that prints JSON, this one writes to standard error."""
 _VERSION = re.compile(r"v?([0-9]{1,9})")
+_MAX_SHOWN = 200
+"""Characters of a path that a message repeats."""
 _LEARNT = {Outcome.ADMITTED, Outcome.DUPLICATE}
 """Outcomes of an event whose text a version holds; a duplicate's is there by way of its twin."""
 
@@ -59,10 +61,12 @@ class LineageReader:
 
         Raises:
             NotFound: there is no such lineage; names those that are there.
+            Fatal: there is one, without a head; see `refuse_lost_head`.
         """
         try:
             return read_head(self._store, self._keys)[0]
         except NotFound:
+            refuse_lost_head(self._store, self._keys, None, "")
             there = ", ".join(self._lineages())
             known = f"there are: {there}" if there else "the store holds none"
             raise NotFound(f"no lineage {self._keys.lineage!r} in {self._store.url}; {known}") from None
@@ -149,10 +153,16 @@ class LineageReader:
         """Copy a version to `destination`, which appears whole or not at all, and return its bytes.
 
         Raises:
-            ValueError: `destination` is there already and holds something.
+            ValueError: `destination` is there already and holds something, or cannot be written.
             Damaged: a file is missing or not what the manifest says.
         """
-        destination = destination.resolve()
+        try:
+            return self._pulled(manifest, destination.resolve())
+        except OSError as error:
+            shown = f"{str(destination)[:_MAX_SHOWN]!a}"
+            raise ValueError(f"{shown} cannot be written: {error.strerror or error}; name another directory") from error
+
+    def _pulled(self, manifest: Manifest, destination: Path) -> int:
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise ValueError(f"{destination} is there already; name a directory that does not exist, or an empty one")
         destination.parent.mkdir(parents=True, exist_ok=True)

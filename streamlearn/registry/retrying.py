@@ -3,6 +3,9 @@
 Retries what is transient, with jittered exponential backoff, within a budget
 of time; what is refused is raised at once. Also settles what a lost answer
 leaves open: whether a conditional write has taken place.
+
+The budget is each request's own, counted from its first attempt: an outage
+is over with the first answer, and a commit is many requests.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -18,12 +23,21 @@ from streamlearn.ports import Clock, Conflict, NotFound, ObjectStore, StoredObje
 
 _log = structlog.get_logger(__name__)
 _FIRST_S, _LONGEST_S = 0.2, 20.0
+_LOOK_S = 0.2
+"""Between two looks whether anybody still waits for an answer."""
 
 Answer = TypeVar("Answer")
 
 
 class RetryingStore:
-    """An `ObjectStore` that waits out another's absences."""
+    """An `ObjectStore` that waits out another's absences.
+
+    Args:
+        budget_s: how long one request is tried, seconds; 0 tries once.
+        should_stop: once true, nobody waits any longer: an attempt that has no answer yet is given up (it may still
+            take place, as when an answer is lost) and StoreUnavailable is raised. Asked from any thread.
+        wait: sleeps so many seconds, at most; tests pass the time instead.
+    """
 
     def __init__(
         self,
@@ -32,12 +46,14 @@ class RetryingStore:
         budget_s: float,
         clock: Clock,
         telemetry: Telemetry,
+        should_stop: Callable[[], bool] | None = None,
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self._store = store
         self._budget_s = budget_s
         self._clock = clock
         self._telemetry = telemetry
+        self._should_stop = should_stop
         self._wait = wait or threading.Event().wait
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
 
@@ -93,11 +109,12 @@ class RetryingStore:
         began, pause, tries = self._clock.monotonic(), _FIRST_S, 0
         while True:
             try:
-                return attempt(tries > 0)
+                return self._answered(partial(attempt, tries > 0))
             except StoreUnavailable as error:
                 tries += 1
                 waited = self._clock.monotonic() - began
-                if waited + pause > self._budget_s:
+                left = self._budget_s - waited
+                if left <= 0.0 or self._stopped():
                     raise StoreUnavailable(
                         f"{error} (tried {tries} times in {waited:.0f} s; store.retry_budget_s = {self._budget_s:g})"
                     ) from error
@@ -105,6 +122,33 @@ class RetryingStore:
                 _log.warning(
                     "the store does not answer; trying again", operation=operation, tries=tries, why=str(error)
                 )
-                # Full jitter, so that a fleet does not come back in step.
-                self._wait(self._random.uniform(0.5, 1.0) * pause)
+                # Jitter, so that a fleet does not come back in step; and the last try is when the budget ends.
+                self._rest(min(self._random.uniform(0.5, 1.0) * pause, left))
                 pause = min(2.0 * pause, _LONGEST_S)
+
+    def _rest(self, seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        while not self._stopped() and (left := until - self._clock.monotonic()) > 0.0:
+            self._wait(min(left, _LOOK_S))
+
+    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns, unless told to stop first."""
+        if self._should_stop is None:
+            return ask()
+        # Aside: a store that takes the connection and says nothing holds a thread for a minute, whatever its signals.
+        future: futures.Future[Answer] = futures.Future()
+        threading.Thread(target=_fulfil, args=(future, ask), name="registry-ask", daemon=True).start()
+        while not futures.wait([future], timeout=_LOOK_S).done:
+            if self._stopped():
+                raise StoreUnavailable(f"{self.url}: no answer when told to stop")
+        return future.result()
+
+    def _stopped(self) -> bool:
+        return self._should_stop is not None and self._should_stop()
+
+
+def _fulfil(future: futures.Future[Answer], ask: Callable[[], Answer]) -> None:
+    try:
+        future.set_result(ask())
+    except BaseException as failure:  # noqa: BLE001 - raised in the thread that waits
+        future.set_exception(failure)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
 
 from streamlearn.core.manifest import CheckpointState, EventLine, version_name
-from streamlearn.ports import Fatal, Fenced, Lineage, NotFound, ObjectStore, Restored
+from streamlearn.ports import Fatal, Fenced, Lineage, NotFound, ObjectStore, Restored, StoredObject
 from streamlearn.registry.aliases import move_alias, read_alias
 from streamlearn.registry.documents import digest_of, verified
 from streamlearn.registry.head import read_head
 from streamlearn.registry.keys import Keys
 from streamlearn.registry.lineage import StoreLineage
 from streamlearn.registry.reader import LineageReader
+from streamlearn.registry.retrying import RetryingStore
 from tests.contract.making import (
     ADAPTER_CONFIG,
     TTL_S,
@@ -32,7 +33,7 @@ from tests.contract.making import (
 )
 from tests.contract.stores import KINDS, fresh_store
 from tests.fakes.daemon import ManualClock, MemoryLineage, SilentTelemetry
-from tests.fakes.store import UnreachableStore
+from tests.fakes.store import CountingStore, UnreachableStore, Wrapped
 
 KEYS = Keys("news")
 
@@ -415,9 +416,9 @@ def test_a_standby_that_is_told_to_stop_leaves_the_lease_alone(store: ObjectStor
     assert offsets(store) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("skew_s", [-60.0, 60.0])
-def test_a_clock_that_is_a_minute_off_changes_only_when(store: ObjectStore, skew_s: float) -> None:
-    """A live writer is not robbed, and a dead one is replaced in time."""
+@pytest.mark.parametrize("skew_s", [-60.0, 60.0, 86_400.0])
+def test_a_clock_that_is_off_robs_nobody_and_delays_nothing(store: ObjectStore, skew_s: float) -> None:
+    """A live writer is not robbed, and a dead one is replaced in time: a minute off, or a day."""
     clock = ManualClock()
     first = writer(store, clock)
     began(first)
@@ -436,6 +437,172 @@ def test_a_clock_that_is_a_minute_off_changes_only_when(store: ObjectStore, skew
     assert state_of(restored).progress == {"news": {0: 3}}
     with pytest.raises(Fenced):
         commit(first, 3, 4)
+
+
+def test_a_start_long_after_a_crash_waits_for_the_length_of_a_lease(store: ObjectStore) -> None:
+    """No longer, and no shorter: only its own watching tells a standby that nobody is there."""
+    clock = ManualClock()
+    began(writer(store, clock))
+    clock.time += 86_400.0
+    before = clock.time
+
+    began(writer(store, clock, owner="second"))
+
+    assert TTL_S <= clock.time - before <= TTL_S + 2.0
+
+
+def test_a_writer_whose_clock_stands_is_seen_to_renew(store: ObjectStore) -> None:
+    """Each renewal is another head, or a standby that watches would take the writer for dead."""
+    clock, standing = ManualClock(), ManualClock()
+    first = writer(store, standing)
+    began(first)
+    etags = set()
+    for _ in range(3):
+        first.renew()
+        etags.add(read_head(store, KEYS)[1])
+    standing.time -= 3_600.0
+    first.renew()
+    commit(first, 0, 1)
+    etags.add(read_head(store, KEYS)[1])
+
+    assert len(etags) == 4
+    assert standing.time < clock.time
+
+
+def test_an_etag_of_a_head_is_never_another_head_s(store: ObjectStore) -> None:
+    """Equal bytes have equal etags on S3: a write that was under way for long must not find its old head again."""
+    clock = ManualClock()
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.append(read_head(store, KEYS)[1])
+
+    for turn in range(3):
+        # The same process name, the same clock, the same lease: only what the registry itself changes is left.
+        lineage = writer(store, clock)
+        restored = began(lineage)
+        look()
+        lineage.renew()
+        look()
+        done = 0 if restored.state is None else state_of(restored).progress["news"][0]
+        if turn != 1:
+            commit(lineage, done, done + 1)
+            look()
+        lineage.release()
+        look()
+
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_standby_hears_at_once_that_it_shall_stop(store: ObjectStore) -> None:
+    clock = ManualClock()
+    began(writer(store, clock))
+    told: list[float] = []
+
+    def wait(seconds: float) -> None:
+        told.append(seconds)
+
+    assert writer(store, clock, owner="second", wait=wait).acquire(lambda: len(told) >= 3) is None
+    assert sum(told) < 0.5
+
+
+def test_who_reads_for_longer_than_the_lease_keeps_it(request: pytest.FixtureRequest) -> None:
+    """Or two that stand by would take a large checkpoint from each other for ever."""
+    inner, clock = fresh_store("memory", request), ManualClock()
+    first = writer(inner, clock)
+    began(first)
+    commit(first, 0, 3)
+    first.release()
+    epochs: list[str] = []
+    changed = threading.Event()
+
+    class Slow(Wrapped):
+        def get(self, key: str) -> StoredObject:
+            if key.endswith("window.safetensors"):
+                assert changed.wait(60), "the lease is renewed meanwhile"
+            return super().get(key)
+
+        def swap(self, key: str, body: bytes, etag: str) -> str:
+            found = super().swap(key, body, etag)
+            epochs.append(key)
+            if epochs.count(KEYS.head) >= 4:
+                changed.set()
+            return found
+
+    slow = StoreLineage(Slow(inner), "news", ttl_s=0.05, clock=clock, telemetry=SilentTelemetry(), owner="slow")
+
+    assert state_of(began(slow)).progress == {"news": {0: 3}}
+
+
+def test_who_was_overtaken_while_reading_hears_it_before_it_begins(store: ObjectStore) -> None:
+    clock = ManualClock()
+    first = writer(store, clock)
+    began(first)
+    commit(first, 0, 3, publish=True)
+    second = writer(store, clock, owner="second")
+
+    class Overtaken(Wrapped):
+        def get(self, key: str) -> StoredObject:
+            if key.endswith("window.safetensors"):
+                clock.time += 1_000.0
+                began(second)
+            return super().get(key)
+
+    with pytest.raises(Fenced, match=r"taken over by second \(epoch 3, ours was 2\)"):
+        writer(Overtaken(store), clock, owner="slow").acquire(never)
+
+    commit(second, 3, 4)
+    assert offsets(store) == list(range(4))
+
+
+def test_renewals_that_a_store_holds_up_harm_nobody_who_was_not_replaced(store: ObjectStore) -> None:
+    """An outage longer than the lease, whose last answers are lost, is over when the store is back."""
+    clock = ManualClock()
+    flaky = UnreachableStore(store)
+    lineage = writer(
+        RetryingStore(flaky, budget_s=600.0, clock=clock, telemetry=SilentTelemetry(), wait=passing(clock)), clock
+    )
+    began(lineage)
+    commit(lineage, 0, 3)
+    before = clock.time
+    flaky.failures = 12
+    lineage.renew()
+    flaky.failures, flaky.late = 1, True
+    lineage.renew()
+    flaky.failures = 1
+    commit(lineage, 3, 5)
+
+    assert clock.time - before > TTL_S
+    assert offsets(store) == list(range(5))
+
+
+def passing(clock: ManualClock) -> Callable[[float], None]:
+    """Return a wait that moves `clock` on."""
+
+    def wait(seconds: float) -> None:
+        clock.time += seconds
+
+    return wait
+
+
+def test_who_knows_that_it_is_fenced_asks_the_store_no_more(store: ObjectStore) -> None:
+    """One thread has heard it; the others end by it too, and shutting down says nothing else."""
+    clock, counting = ManualClock(), CountingStore(store)
+    first = writer(counting, clock)
+    began(first)
+    commit(first, 0, 3, publish=True)
+    began(writer(store, clock, owner="second"))
+    with pytest.raises(Fenced):
+        first.renew()
+    counting.asked.clear()
+
+    with capture_logs() as logs:
+        with pytest.raises(Fenced, match=r"taken over by second \(epoch 2, ours was 1\)"):
+            commit(first, 3, 4, publish=True)
+        first.release()
+
+    assert counting.asked == []
+    assert logs == []
 
 
 def test_of_many_that_want_to_begin_a_lineage_one_does(store: ObjectStore) -> None:
@@ -459,6 +626,140 @@ def test_of_many_that_want_to_begin_a_lineage_one_does(store: ObjectStore) -> No
     head, _ = read_head(store, KEYS)
     assert head.lease is not None
     assert (winners, head.epoch) == ([head.lease.owner], 1)
+
+
+# --- a head that is not what it must be ---------------------------------------------
+
+MEND = r"restore the newest head.json .* or begin another stream.name"
+
+
+@pytest.mark.parametrize("left", ["checkpoints", "ledger", "versions", "aliases"])
+def test_a_lineage_whose_head_is_gone_is_not_begun_anew(store: ObjectStore, left: str) -> None:
+    """A second chain over the first would overwrite nothing and mean nothing."""
+    clock = ManualClock()
+    three_commits(store, clock)
+    for key, _ in list(store.list("news/")):
+        if not key.startswith(f"news/{left}/"):
+            store.delete(key)
+    first = next(key for key, _ in store.list("news/"))
+
+    with pytest.raises(Fatal, match=f"news/head.json is gone: it does not know of {first}, which is there; {MEND}"):
+        writer(store, clock, owner="after").acquire(never)
+
+    assert not list(store.list("news/head.json"))
+
+
+@pytest.mark.parametrize(("publish", "unknown"), [(True, "versions/v000001/manifest"), (False, "aliases/champion")])
+def test_a_head_that_was_put_back_is_not_written_over_what_came_after(
+    store: ObjectStore, publish: bool, unknown: str
+) -> None:
+    """A version never changes, so a writer under an old head could only fail later, and less clearly."""
+    clock = ManualClock()
+    first = writer(store, clock)
+    began(first)
+    old = store.get("news/head.json").body
+    if publish:
+        commit(first, 0, 3, publish=True)
+    else:
+        move_alias(store, KEYS, "champion", 1, epoch=1, by="first", at="then", reason="won")
+        began(writer(store, clock, owner="second"))
+    overwrite(store, "news/head.json", lambda _: old)
+
+    older = f"is an older one that was put back: it does not know of news/{unknown}.json, which is there; {MEND}"
+    with pytest.raises(Fatal, match=older):
+        writer(store, clock, owner="after").acquire(never)
+
+    assert store.get("news/head.json").body == old
+    if publish:
+        with pytest.raises(Fenced, match="was changed while we were writing to it, and by no writer"):
+            commit(first, 3, 5)
+
+
+def test_a_head_may_move_on_while_it_is_looked_at(store: ObjectStore) -> None:
+    """What another writer makes meanwhile is no sign of a lost head."""
+    clock = ManualClock()
+    first = writer(store, clock)
+
+    class Meanwhile(Wrapped):
+        def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+            if prefix == KEYS.checkpoints and clock.time < 2_000.0:
+                clock.time = 2_000.0
+                began(first)
+                commit(first, 0, 3, publish=True)
+            return super().list(prefix)
+
+    restored = began(writer(Meanwhile(store), clock, owner="second"))
+
+    assert restored.epoch == 2
+    assert state_of(restored).progress == {"news": {0: 3}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda body: b"", "news/head.json is damaged"),
+        (lambda body: b"{nonsense", "news/head.json is damaged"),
+        (lambda body: body[:-9], "news/head.json is damaged"),
+        (lambda body: b"[" * 100_000, "news/head.json is damaged"),
+        (lambda body: body.replace(b'"epoch":1', b'"epoch":0'), "news/head.json is damaged .* epoch"),
+        (lambda body: body.replace(b'"epoch"', b'"era"'), "news/head.json is damaged"),
+        (lambda body: body.replace(b'"lineage":"news"', b'"lineage":"olds"'), "belongs to another lineage, 'olds'"),
+    ],
+    ids=["empty", "no JSON", "cut short", "deep", "no epoch", "a field nobody knows", "another lineage's"],
+)
+def test_a_head_that_cannot_be_used_is_refused_and_left_alone(
+    store: ObjectStore, change: Callable[[bytes], bytes], said: str
+) -> None:
+    """One line that says what is wrong and how to mend it."""
+    clock = ManualClock()
+    lineage = writer(store, clock)
+    began(lineage)
+    commit(lineage, 0, 3)
+    lineage.release()
+    overwrite(store, "news/head.json", change)
+    broken = store.get("news/head.json").body
+
+    with pytest.raises(Fatal, match=f"{said}.*{MEND}") as refused:
+        writer(store, clock, owner="after").acquire(never)
+
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+    assert store.get("news/head.json").body == broken
+
+
+def test_a_head_of_a_newer_release_says_so(store: ObjectStore) -> None:
+    clock = ManualClock()
+    began(writer(store, clock))
+    overwrite(store, "news/head.json", lambda body: body.replace(b'"schema_number":1', b'"schema_number":7'))
+
+    with pytest.raises(Fatal, match=r"was written by a newer release of streamlearn \(schema 7, this one knows 1\)"):
+        writer(store, clock, owner="after").acquire(never)
+
+
+def test_a_head_that_points_at_nothing_is_refused(store: ObjectStore) -> None:
+    clock = ManualClock()
+    lineage = writer(store, clock)
+    began(lineage)
+    name = commit(lineage, 0, 3).checkpoint
+    lineage.release()
+    for key, _ in list(store.list(f"news/checkpoints/{name}/")):
+        store.delete(key)
+
+    with pytest.raises(Fatal, match=r"state.json is missing; no checkpoint before it can be used. Restore"):
+        writer(store, clock, owner="after").acquire(never)
+
+
+def test_an_alias_that_is_damaged_says_how_to_go_on(store: ObjectStore) -> None:
+    clock = ManualClock()
+    three_commits(store, clock)
+    overwrite(store, "news/aliases/latest.json", truncated)
+
+    with pytest.raises(Fatal, match=r"aliases/latest.json is damaged .*restore it .* or remove it"):
+        writer(store, clock, owner="after").acquire(never)
+    store.delete("news/aliases/latest.json")
+
+    began(writer(store, clock, owner="after"))
+    assert read_alias(store, KEYS, "latest")[0].version == "v000002"
 
 
 # --- crashes ----------------------------------------------------------------------------

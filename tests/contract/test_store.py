@@ -295,10 +295,10 @@ def test_two_prefixes_of_a_bucket_do_not_meet(server: S3Server) -> None:
 
 
 def every_call(store: ObjectStore) -> list[Callable[[], object]]:
-    """All but `swap`, whose condition some servers judge before they look for the bucket."""
     return [
         lambda: store.get("news/a"),
         lambda: store.create("news/a", b"1"),
+        lambda: store.swap("news/a", b"1", '"00000000000000000000000000000000"'),
         lambda: list(store.list("news/")),
         store.probe,
     ]
@@ -321,6 +321,48 @@ def test_wrong_credentials_are_refused_without_showing_them(server: S3Server, wr
         with pytest.raises(StoreRefused, match="refuses our credentials") as refusal:
             ask()
         assert "hush" not in str(refusal.value)
+
+
+def test_a_bucket_that_was_deleted_is_told_from_a_lost_race(server: S3Server) -> None:
+    """A writer whose bucket is gone must not believe that another has taken over."""
+    settings = server.store()
+    store, bucket = open_store(settings), settings.url.split("/")[2]
+    etag = store.create("news/head.json", b"1")
+    server.client().delete_object(Bucket=bucket, Key="streamlearn/news/head.json")
+    server.client().delete_bucket(Bucket=bucket)
+
+    with pytest.raises(StoreRefused, match=f"bucket '{bucket}' does not exist"):
+        store.swap("news/head.json", b"2", etag)
+
+
+def test_keys_that_were_changed_in_their_file_are_taken_up(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever renews a secret need not restart the worker; boto3 reads the file only once."""
+    file = tmp_path / "credentials"
+
+    def write(secret: str) -> None:
+        token = f"aws_session_token = {server.session_token}" if server.session_token else ""
+        file.write_text(
+            f"[default]\naws_access_key_id = {server.access_key}\naws_secret_access_key = {secret}\n{token}"
+        )
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    settings = Store(url=f"s3://{server.bucket()}/x", s3=S3(endpoint_url=server.endpoint_url))
+    write("of yesterday")
+    store = open_store(settings)
+    with pytest.raises(StoreRefused, match="refuses our credentials"):
+        store.create("news/a", b"1")
+
+    write(server.secret_key)
+    with pytest.raises(StoreUnavailable, match="boto3 finds others now"):
+        store.create("news/a", b"1")
+    assert store.create("news/a", b"1")
+
+    write("of tomorrow")
+    assert store.get("news/a").body == b"1", "what works is not looked up again"
 
 
 def test_a_closed_port_is_an_absence_not_a_refusal() -> None:
@@ -346,7 +388,7 @@ def test_a_store_that_ignores_conditions_is_refused(server: S3Server, condition:
         params.pop(condition, None)
 
     # The server itself, asked without the condition: what a store that ignores it would do.
-    store._client.meta.events.register("provide-client-params.s3.PutObject", forget)  # type: ignore[attr-defined]
+    store._access.client.meta.events.register("provide-client-params.s3.PutObject", forget)  # type: ignore[attr-defined]
 
     with pytest.raises(StoreRefused, match=words) as refusal:
         store.probe()
@@ -367,7 +409,7 @@ def test_a_store_that_ignores_if_match_on_what_is_there_is_refused(server: S3Ser
         if "IfNoneMatch" in params:
             written.add(params["Key"])
 
-    store._client.meta.events.register("provide-client-params.s3.PutObject", forget)  # type: ignore[attr-defined]
+    store._access.client.meta.events.register("provide-client-params.s3.PutObject", forget)  # type: ignore[attr-defined]
 
     with pytest.raises(StoreRefused, match=r"ignores If-Match, so"):
         store.probe()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,15 +20,41 @@ from tests.fakes.store import MemoryStore, UnreachableStore, Wrapped
 class Patience:
     """A retrying store whose waiting costs no time; `waits` are its pauses in seconds."""
 
-    def __init__(self, store: ObjectStore, budget_s: float = 300.0) -> None:
-        self.clock, self.telemetry, self.waits = ManualClock(), SilentTelemetry(), list[float]()
+    def __init__(
+        self, store: ObjectStore, budget_s: float = 300.0, should_stop: Callable[[], bool] | None = None
+    ) -> None:
+        self.clock, self.telemetry = ManualClock(), SilentTelemetry()
+        self._asked_at: list[float] = []
         self.store = RetryingStore(
-            store, budget_s=budget_s, clock=self.clock, telemetry=self.telemetry, wait=self._pass_time
+            Noted(store, self._note),
+            budget_s=budget_s,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            should_stop=should_stop,
+            wait=self._pass_time,
         )
 
+    @property
+    def waits(self) -> list[float]:
+        return [after - before for before, after in pairwise(self._asked_at)]
+
+    def _note(self) -> None:
+        self._asked_at.append(self.clock.time)
+
     def _pass_time(self, seconds: float) -> None:
-        self.waits.append(seconds)
         self.clock.time += seconds
+
+
+class Noted(UnreachableStore):
+    """Says when it is asked."""
+
+    def __init__(self, store: ObjectStore, note: Callable[[], None]) -> None:
+        super().__init__(store)
+        self._note = note
+
+    def _answer(self, ask: Callable[[], Any]) -> Any:
+        self._note()
+        return ask()
 
 
 def test_what_is_asked_in_an_outage_is_answered_after_it() -> None:
@@ -57,7 +86,7 @@ def test_patience_ends_with_the_budget_and_says_so() -> None:
     ):
         patience.store.get("news/a")
 
-    assert 30.0 < sum(patience.waits) <= 60.0
+    assert sum(patience.waits) == pytest.approx(60.0), "a store that is back just in time is still met"
 
 
 def test_without_a_budget_the_first_absence_is_told() -> None:
@@ -67,6 +96,82 @@ def test_without_a_budget_the_first_absence_is_told() -> None:
     with pytest.raises(StoreUnavailable, match="tried 1 times in 0 s"):
         patience.store.get("news/a")
     assert patience.waits == []
+
+
+def test_an_answer_begins_the_budget_anew() -> None:
+    """A commit of many requests outlives many short absences; only an outage of that length ends it."""
+    inner = UnreachableStore(MemoryStore())
+    patience = Patience(inner, budget_s=5.0)
+
+    for number in range(10):
+        inner.failures = 3
+        patience.store.create(f"news/{number}", b"1")
+
+    assert sum(patience.waits) > 5.0
+
+
+def test_who_is_told_to_stop_waits_no_longer() -> None:
+    """SIGTERM in an outage does not wait out five minutes; and it is an absence still, not a refusal."""
+    stopping = threading.Event()
+    inner = UnreachableStore(MemoryStore(), failures=10**6)
+    patience = Patience(inner, should_stop=stopping.is_set)
+    inner_answer = inner._answer
+
+    def answer(ask: Callable[[], Any]) -> Any:
+        if inner.asked == 4:
+            stopping.set()
+        return inner_answer(ask)
+
+    inner._answer = answer  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable, match="the line is cut"):
+        patience.store.get("news/a")
+
+    assert inner.asked == 5, "the pause is cut short, and nothing is asked again"
+
+
+def test_a_pause_is_cut_short_when_told_to_stop() -> None:
+    patience = Patience(
+        UnreachableStore(MemoryStore(), failures=10**6), should_stop=lambda: patience.clock.time >= 1_030.0
+    )
+
+    with pytest.raises(StoreUnavailable, match="the line is cut"):
+        patience.store.get("news/a")
+
+    assert 1_030.0 <= patience.clock.time < 1_030.5, "pauses are of 20 seconds by then"
+
+
+class Silent(Wrapped):
+    """Takes the question and says nothing until `answered`."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.asked, self.answered = threading.Event(), threading.Event()
+
+    def swap(self, key: str, body: bytes, etag: str) -> str:
+        self.asked.set()
+        assert self.answered.wait(60)
+        return self.store.swap(key, body, etag)
+
+
+def test_a_question_without_an_answer_holds_nobody_who_is_told_to_stop() -> None:
+    """A blackholed store keeps a connection for a minute, whatever signals arrive."""
+    stopping = threading.Event()
+    inner = Silent(MemoryStore())
+    etag = inner.create("news/head.json", b"1")
+    store = Patience(inner, should_stop=lambda: inner.asked.is_set() and stopping.is_set()).store
+    stopping.set()
+
+    with pytest.raises(StoreUnavailable, match="no answer when told to stop"):
+        store.swap("news/head.json", b"2", etag)
+    inner.answered.set()
+
+
+def test_what_the_store_says_is_raised_as_it_was_said_also_aside() -> None:
+    store = Patience(Refusing(StoreRefused("no")), should_stop=lambda: False).store
+
+    with pytest.raises(StoreRefused, match="no"):
+        store.get("news/a")
+    assert Patience(MemoryStore(), should_stop=lambda: False).store.create("news/a", b"1")
 
 
 class Refusing(Wrapped):

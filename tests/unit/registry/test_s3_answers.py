@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -12,7 +16,7 @@ from pydantic import SecretStr
 from streamlearn.config import S3
 from streamlearn.ports import Conflict, NotFound, StoreRefused, StoreUnavailable, StreamlearnError
 from streamlearn.registry.s3 import S3Store
-from streamlearn.registry.s3_answers import Place, meaning
+from streamlearn.registry.s3_answers import CredentialsRefused, Place, meaning
 
 PLACE = Place(bucket="models", url="s3://models/x", endpoint="http://store")
 
@@ -33,9 +37,9 @@ TOLD: list[tuple[str, str, type[StreamlearnError], str]] = [
     ("NoSuchKey", "404", NotFound, "no object news/a in s3://models/x"),
     ("404", "404", NotFound, "no object news/a"),
     ("NoSuchBucket", "404", StoreRefused, "bucket 'models' does not exist at http://store: create it"),
-    ("AccessDenied", "403", StoreRefused, r"refuses our credentials.*\(AccessDenied\)"),
-    ("SignatureDoesNotMatch", "403", StoreRefused, "refuses our credentials"),
-    ("ExpiredToken", "400", StoreRefused, "its expiry"),
+    ("AccessDenied", "403", CredentialsRefused, r"refuses our credentials.*\(AccessDenied\)"),
+    ("SignatureDoesNotMatch", "403", CredentialsRefused, "refuses our credentials"),
+    ("ExpiredToken", "400", CredentialsRefused, "its expiry"),
     ("XMinioStorageFull", "507", StoreRefused, "no space left"),
     ("NotImplemented", "501", StoreRefused, "does not implement"),
     ("InvalidArgument", "400", StoreRefused, r"refuses news/a: InvalidArgument \(HTTP 400\)"),
@@ -107,7 +111,7 @@ def error(code: str) -> bytes:
         (409, error("ConditionalRequestConflict"), StoreUnavailable),
         (412, error("PreconditionFailed"), Conflict),
         (412, b"", Conflict),
-        (403, b"", StoreRefused),
+        (403, b"", CredentialsRefused),
     ],
 )
 def test_a_write_is_answered_in_the_port_s_words(
@@ -168,3 +172,39 @@ def test_missing_credentials_say_where_they_are_looked_for(monkeypatch: pytest.M
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(StoreRefused, match="ProfileNotFound"):
         S3Store("models", "x", S3(endpoint_url="http://127.0.0.1:9"))
+
+
+def test_keys_that_cannot_be_renewed_are_waited_for_once_they_have_worked(
+    answers: tuple[type[Answers], S3Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token service that is away for a minute must not end a worker; one that never answered is a wrong setting."""
+    told, _ = answers
+    told.headers_ = {"ETag": '"1"'}
+    program = tmp_path / "keys"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+
+    def give(seconds: float) -> None:
+        until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        keys = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "hush", "SessionToken": "t", "Expiration": until}
+        program.write_text(f"print({json.dumps(json.dumps(keys))})")
+
+    program.write_text("raise SystemExit('no keys today')")
+    settings = S3(endpoint_url=answers[1]._where.replace("//", "//user:hush@"))
+    with pytest.raises(StoreRefused, match=r"no usable credentials.*CredentialRetrievalError"):
+        S3Store("models", "x", settings).get("news/a")
+
+    give(seconds=60)  # botocore renews what ends within ten minutes at every request
+    store = S3Store("models", "x", settings)
+    assert store.get("news/a").etag == '"1"'
+    program.write_text("raise SystemExit('no keys today')")
+    with pytest.raises(StoreUnavailable, match=r"credentials cannot be renewed: .*no keys today"):
+        store.get("news/a")
+    give(seconds=-60)
+    with pytest.raises(StoreUnavailable, match="still expired"):
+        store.get("news/a")
+    give(seconds=3600)
+    assert store.get("news/a").etag == '"1"'
