@@ -21,6 +21,7 @@ import structlog
 from streamlearn import config_file
 from streamlearn.checkpointer import Checkpointer, CheckpointSettings
 from streamlearn.config import Config, parse_every
+from streamlearn.core.manifest import Scores, Totals
 from streamlearn.core.mix import Shares
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamSettings, StreamState
@@ -28,7 +29,7 @@ from streamlearn.core.window import WindowBounds
 from streamlearn.daemon import Daemon, DaemonSettings
 from streamlearn.ingest.open import open_dead_letters, open_source
 from streamlearn.learner.open import OpenedLearner, open_learner
-from streamlearn.ports import Clock, Fault, Lineage, no_fault
+from streamlearn.ports import Clock, Fault, Lineage, StoreUnavailable, StreamlearnError, no_fault
 from streamlearn.publisher import Publisher
 from streamlearn.registry.lineage import StoreLineage
 from streamlearn.registry.open import open_store
@@ -57,11 +58,16 @@ class SystemClock:
         return time.monotonic()
 
 
+class StoppedEarly(StreamlearnError):
+    """Told to stop before anything was read: nothing was begun, and nothing is lost."""
+
+
 class Worker:
     """One daemon with everything it needs, opened in order and closed in reverse.
 
     Use as a context manager: entering opens the store, loads the model and
-    binds the port; leaving gives all of it back.
+    binds the port; leaving gives all of it back. Entering raises
+    `StoppedEarly` when told to stop while it waits for the store.
     """
 
     def __init__(self, config: Config, *, clock: Clock | None = None, fault: Fault = no_fault) -> None:
@@ -137,9 +143,13 @@ class Worker:
         closing.callback(self._http.close)
 
         store = RetryingStore(
-            open_store(config.store), budget_s=config.store.retry_budget_s, clock=self._clock, telemetry=telemetry
+            open_store(config.store),
+            budget_s=config.store.retry_budget_s,
+            clock=self._clock,
+            telemetry=telemetry,
+            should_stop=self._gives_up,
         )
-        store.probe()
+        self._probe(store)
         # Before the model: a writer that cannot commit must not spend minutes to find out.
         lineage: Lineage = StoreLineage(
             store,
@@ -149,9 +159,26 @@ class Worker:
             telemetry=telemetry,
             fault=self._fault,
         )
-        closing.callback(lineage.release)
+        closing.callback(self._release, lineage)
         self._opened = open_learner(config)
         self._daemon = self._wired(lineage, self._opened, telemetry, health)
+
+    def _probe(self, store: RetryingStore) -> None:
+        try:
+            store.probe()
+        except StoreUnavailable as absence:
+            if not self._stopped:
+                raise
+            raise StoppedEarly(f"told to stop before anything began: {absence}") from absence
+
+    def _release(self, lineage: Lineage) -> None:
+        # Who has given the store up does not wait for it once more; a standby waits until the lease runs out.
+        if not self._gives_up():
+            lineage.release()
+
+    def _gives_up(self) -> bool:
+        """Whether nobody waits for the store any longer: told to stop, and nothing to make durable first."""
+        return self._stopped and (self._daemon is None or not self._daemon.at_stake)
 
     def _wired(
         self, lineage: Lineage, opened: OpenedLearner, telemetry: PrometheusTelemetry, health: WorkerHealth
@@ -200,12 +227,26 @@ class Worker:
 def run(config: Config, *, until_end: bool = False) -> RunReport:
     """Run the worker of `config` until it ends or is told to.
 
-    SIGTERM and SIGINT finish the step, checkpoint and return; a second one ends at once.
+    SIGTERM and SIGINT finish the step, checkpoint and return; a second one ends at once. Nobody waits for a store
+    that is away before anything was learnt.
     """
     worker = Worker(config)
-    with stopped_by_signals(worker.stop), worker:
-        _log.info("serving", metrics=f"http://{worker.http_address}/metrics")
-        return worker.run(until_end=until_end)
+    with stopped_by_signals(worker.stop):
+        try:
+            with worker:
+                _log.info("serving", metrics=f"http://{worker.http_address}/metrics")
+                return worker.run(until_end=until_end)
+        except StoppedEarly as early:
+            _log.info(str(early))
+            return RunReport(
+                seconds=0.0,
+                step_seconds=0.0,
+                events=0,
+                tokens_trained=0,
+                totals=Totals(),
+                scores=Scores(),
+                newest_version=0,
+            )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streamlearn.core.events import Progress
-from streamlearn.core.manifest import CheckpointState, Draft
+from streamlearn.core.manifest import CheckpointState, Draft, Origin
 from streamlearn.core.schedule import Every, Mark
 from streamlearn.core.stream import StreamState
 from streamlearn.ports import Clock, EventSource, Learner
@@ -61,6 +61,7 @@ class Checkpointer:
         self._settings = settings
         self._looked_s = -math.inf
         self._begun_saved: set[tuple[str, int]] = set()
+        self._passed_saved: Progress = {}
         self._published_at = clock.now()
         self._saved = self._published = self._mark()
 
@@ -68,6 +69,8 @@ class Checkpointer:
         """Count from `state`, which the stream was restored from, or from nothing."""
         self._saved = self._published = self._mark()
         if state is not None:
+            self._source.recall(state.origin)
+            self._passed_saved = state.origin.passed
             earlier = state.stream["published"]
             self._published_at = earlier["at"]
             # However often it is restarted, a worker publishes when it is due.
@@ -90,10 +93,9 @@ class Checkpointer:
         now, settings = self._mark(), self._settings
         publish = self._unpublished(now) and settings.publish_every.due(self._published, now)
         counted = now.events - self._saved.events >= (settings.every_events or math.inf)
-        due = self._stream.ledger_lines > 0 and (
-            counted
-            or now.monotonic_s - self._saved.monotonic_s >= settings.every_s
-            or self._stream.ledger_lines >= _DUE_LINES
+        waited = now.monotonic_s - self._saved.monotonic_s >= settings.every_s
+        due = (self._stream.ledger_lines > 0 and (counted or waited or self._stream.ledger_lines >= _DUE_LINES)) or (
+            waited and self._passed_more
         )
         # Counted checkpoints fall at the same events in every run, so they wait for the one before.
         while counted and self._publisher.busy and go_on():
@@ -106,7 +108,7 @@ class Checkpointer:
         publish = publish and self._unpublished(self._mark())
         deadline = self._clock.monotonic() + grace_s
         done = self._publisher.wait(grace_s)
-        if done and (publish or self._stream.ledger_lines > 0):
+        if done and (publish or self._stream.ledger_lines > 0 or self._passed_more):
             self._make(publish=publish)
             done = self._publisher.wait(max(deadline - self._clock.monotonic(), 0.0))
         return done
@@ -116,11 +118,12 @@ class Checkpointer:
         self._saved = self._mark()
         if publish:
             self._published, self._published_at = self._saved, self._clock.now()
-        begun = self._source.begun()
-        self._begun_saved = _partitions(begun)
+        # In this order: a partition found in between is then one without an id, which does no harm.
+        origin, begun = self._source.origin(), self._source.begun()
+        self._begun_saved, self._passed_saved = _partitions(begun), origin.passed
         self._publisher.submit(
             Parcel(
-                draft=self._draft(begun),
+                draft=self._draft(begun, origin),
                 learner=self._learner.snapshot(),
                 arrays=self._stream.arrays(),
                 ledger=self._stream.take_ledger(),
@@ -128,11 +131,12 @@ class Checkpointer:
             )
         )
 
-    def _draft(self, begun: Progress) -> Draft:
+    def _draft(self, begun: Progress, origin: Origin) -> Draft:
         published = {"steps": self._published.steps, "events": self._published.events, "at": self._published_at}
         return Draft(
             created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds"),
             progress=_merged(begun, self._stream.progress),
+            origin=origin,
             totals=self._stream.totals,
             scores=self._stream.scores,
             event_time=self._stream.event_time,
@@ -142,6 +146,12 @@ class Checkpointer:
             libraries=self._settings.libraries,
             stream=self._stream.document() | {"published": published},
         )
+
+    @property
+    def _passed_more(self) -> bool:
+        """Whether reading is behind gaps that no checkpoint knows; see `Origin.passed`."""
+        passed = self._source.origin().passed
+        return bool(passed) and passed != self._passed_saved
 
     def _unpublished(self, now: Mark) -> bool:
         return now.steps > self._published.steps

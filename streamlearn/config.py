@@ -79,7 +79,7 @@ class Stream(Section):
 class Kafka(Section):
     """Where events come from."""
 
-    bootstrap_servers: Text
+    bootstrap_servers: Text = Field(repr=False)
     """`host:port`, comma-separated."""
     topics: tuple[str, ...] = Field(min_length=1)
     """Topic names; one that begins with `^` is a regular expression over all topic names."""
@@ -93,11 +93,15 @@ class Kafka(Section):
     discovery_interval_s: float = Field(default=60.0, gt=0)
     """Seconds between looks for new partitions and topics; Flink's and Spark's order of magnitude."""
     on_lost_data: Literal["fail", "skip"] = "fail"
-    """When retention removed offsets we have not read: stop with both offsets named, or count and go on."""
+    """When offsets we have not read are gone, by retention or with a topic that was deleted and created again:
+    stop with both offsets named, or count what is known to be lost and go on at the first offset there is."""
+    retry_budget_s: float = Field(default=300.0, ge=0)
+    """Seconds for which dead letters that the brokers do not take are tried again before the process ends; no
+    checkpoint can be committed without them. Reading waits for brokers that are away without a bound."""
     dead_letter_topic: TopicName | None = None
     """Topic for records that are no events, with Kafka Connect's headers. Without one they are counted and
     described in the log at a limited rate."""
-    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    client: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
     """Any librdkafka property (`[kafka.client]`): TLS, SASL, fetch sizes."""
 
     @field_validator("topics", mode="before")
@@ -400,13 +404,14 @@ class LeaseSection(Section):
 
     ttl_s: float = Field(default=30.0, gt=0)
     """Seconds without renewal after which a standby takes over; long enough for a garbage-collection pause or a
-    slow store."""
+    slow store. A start after a crash waits as long. Give every worker of a lineage the same: a standby goes by its
+    own."""
 
 
 class S3(Section):
     """Access to S3; what is not given is found the way boto3 finds it."""
 
-    endpoint_url: Text | None = None
+    endpoint_url: Text | None = Field(default=None, repr=False)
     """For stores other than AWS."""
     region: Text | None = None
     """boto3's own choice unless given."""
@@ -438,7 +443,8 @@ class Store(Section):
     url: str
     """`s3://bucket/prefix`, `file:///directory`, or a bare path."""
     retry_budget_s: float = Field(default=300.0, ge=0)
-    """Seconds for which a store that does not answer is tried again before the process ends."""
+    """Seconds for which a request that the store does not answer is tried again before the process ends; a stop ends
+    it sooner."""
     s3: S3 = S3()
 
 
@@ -560,7 +566,8 @@ def store_place(url: str) -> StorePlace:
         # Not shown: it holds a secret.
         raise ValueError("store.url holds credentials: move them to store.s3.access_key_id and secret_access_key")
     if parts.scheme in {"s3", "file"} and (parts.query or parts.fragment or url.endswith(("?", "#"))):
-        raise ValueError(f"store.url = {url!r} goes on after '?' or '#', which would be dropped: {_URL_FORMS}")
+        # Nor is this: what stands there may be a signature.
+        raise ValueError(f"store.url goes on after '?' or '#', which would be dropped: {_URL_FORMS}")
     if parts.scheme == "s3":
         return _in_bucket(url, parts)
     if parts.scheme == "file":
@@ -590,8 +597,9 @@ def _is_number(value: Any) -> bool:
 
 
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31_557_600.0}
-_DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([smhdwy])\s*")
-_EVERY = re.compile(r"\s*([1-9][0-9_]*)\s*(steps?|events?)\s*")
+# Of bounded length: more digits are no figure, and looking for where they end would take n² steps.
+_DURATION = re.compile(r"\s{0,9}([0-9]{0,18}\.?[0-9]{1,18})\s{0,9}([smhdwy])\s{0,9}")
+_EVERY = re.compile(r"\s{0,9}([1-9][0-9_]{0,17})\s{0,9}(steps?|events?)\s{0,9}")
 
 
 def duration_s(text: str) -> float:

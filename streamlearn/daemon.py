@@ -4,12 +4,19 @@ Read this file first. The daemon orders the work and knows none of the parts:
 it speaks to ports, `core.stream` decides what a step reads, the checkpointer
 when state is kept, and the publisher makes it durable behind the loop's back.
 It ends by an exception or by `stop`.
+
+While the store is away, the checkpoint in flight waits and learning goes on:
+the worker is ready, as it does its work, and tells of the outage by its log
+and by `streamlearn_checkpoint_timestamp_seconds`. When memory has no room for
+more it admits nothing, and is alive but not ready, with the reason, until the
+store is back; likewise while the brokers are away.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,19 +25,30 @@ import structlog
 from streamlearn.checkpointer import Checkpointer
 from streamlearn.core.arrays import from_bytes
 from streamlearn.core.events import Outcome
-from streamlearn.core.manifest import BaseModelCard
+from streamlearn.core.manifest import BaseModelCard, CheckpointState
 from streamlearn.core.schedule import learning_rate
 from streamlearn.core.stream import Batch, StreamState
-from streamlearn.ports import Clock, DeadLetters, EventSource, Fatal, Health, Learner, Lineage, NotFound, Restored
+from streamlearn.ports import (
+    Clock,
+    DeadLetters,
+    EventSource,
+    Fatal,
+    Health,
+    Learner,
+    Lineage,
+    NotFound,
+    Restored,
+    Transient,
+)
 from streamlearn.publisher import Publisher
 from streamlearn.reporter import Reporter, RunReport
+from streamlearn.telemetry.health import Trouble
 
 _log = structlog.get_logger(__name__)
 
 _POLL_S = 0.2
 """Longest wait for an event: how late a stop or a due checkpoint may be noticed."""
-_UNHURRIED_S = 3600.0
-"""Wait for the last checkpoint of a run that ends by itself; the store's own retry budget is shorter."""
+_STORE_AWAY = "the store has not taken a checkpoint for too long; nothing is admitted meanwhile"
 _MAX_DROPPED = 3
 """Steps in a row without finite loss and gradient after which going on would only burn the stream."""
 
@@ -76,8 +94,17 @@ class Daemon:
         self._settings = settings
         self._stop = threading.Event()
         self._waiting_since = math.inf
+        self._quiet = False
         self._dropped_in_a_row = 0
         self._assigned = False
+        self._trouble = Trouble(health, clock)
+        self._nap = threading.Event()
+        self._at_stake = False
+
+    @property
+    def at_stake(self) -> bool:
+        """Whether the store is worth waiting for although we were told to stop: something learnt may be lost."""
+        return self._at_stake
 
     def stop(self) -> None:
         """Finish the step, checkpoint, and return from `run`; safe from any thread and from a signal handler."""
@@ -98,10 +125,8 @@ class Daemon:
             Fatal, Transient: a part failed for good, or for longer than its budget.
         """
         self._health.not_ready("waiting for the lease of the lineage")
-        restored = self._lineage.acquire(self._stop.is_set)
-        if restored is None:
+        if not self._has_begun():
             return self._reporter.finished(self._stream)
-        self._begin(restored)
         deadline = self._clock.monotonic() + deadline_s
         ends = self._source.ends(self._stop.is_set) if until_end else None
         while not self._stop.is_set() and self._clock.monotonic() < deadline:
@@ -119,12 +144,18 @@ class Daemon:
         return self._finish(publish=until_end or publish_last)
 
     def _admit(self) -> None:
-        """Take the next event, if one comes within a moment."""
-        if not self._checkpointer.room:
-            self._hold()
+        """Take the next event, if one comes within a moment and memory has room for what it leaves."""
+        self._quiet = False
+        if (full := self._full()) is not None:
+            self._hold(full)
         elif (arrival := self._source.take(self._patience())) is None:
-            self._reporter.idle(self._source.status())
+            status = self._source.status()
+            # Who reads no partition yet, or hears no broker, cannot know.
+            self._quiet = self._assigned and status.trouble is None
+            self._reporter.idle(status)
+            self._trouble.note(status.trouble if self._assigned else None)
         else:
+            self._trouble.note(None)
             outcome = self._stream.admit(arrival)
             if outcome is Outcome.DEAD_LETTER:
                 self._dead_letters.send(arrival)
@@ -152,21 +183,28 @@ class Daemon:
 
     # --- begin, end, wait ---------------------------------------------------------
 
+    def _has_begun(self) -> bool:
+        """Take the lineage over and begin where it stands; False when told to stop first."""
+        try:
+            restored = self._lineage.acquire(self._stop.is_set)
+            if restored is not None:
+                self._begin(restored)
+        except Transient as absence:
+            if not self._stop.is_set():
+                raise
+            _log.info(f"told to stop before anything began: {absence}")
+            return False
+        self._at_stake = restored is not None
+        return self._at_stake
+
     def _begin(self, restored: Restored) -> None:
         if (state := restored.state) is not None:
             _check_base(state.base, self._learner.base)
-            self._learner.restore(restored.files)
-            self._stream.restore(
-                state.stream,
-                from_bytes(restored.files["window.safetensors"]),
-                progress=state.progress,
-                totals=state.totals,
-                event_time=state.event_time,
-            )
+            self._continue_from(state, restored.files)
             _log.info("continuing", checkpoint_seq=state.seq, epoch=restored.epoch, progress=state.progress)
         else:
+            self._checkpointer.begin(None)
             _log.info("a new lineage", epoch=restored.epoch)
-        self._checkpointer.begin(state)
         # What an earlier run left in the queue must not wait for another event.
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
         self._publisher.start()
@@ -180,11 +218,30 @@ class Daemon:
         )
         self._health.not_ready("waiting for the brokers to assign the topics")
 
+    def _continue_from(self, state: CheckpointState, files: Mapping[str, bytes]) -> None:
+        self._learner.restore(files)
+        try:
+            self._stream.restore(
+                state.stream,
+                from_bytes(files["window.safetensors"]),
+                progress=state.progress,
+                totals=state.totals,
+                event_time=state.event_time,
+            )
+            self._checkpointer.begin(state)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Its digests are right, so it is no damage to fall back from: somebody else's work, or another release's.
+            raise Fatal(
+                f"checkpoint {state.seq} holds a state that this release does not write ({type(error).__name__}: "
+                f"{error}): use the release that wrote it, or begin a new stream.name"
+            ) from error
+
     def _created_s(self, version: int) -> float | None:
         """Return when `version` was published, seconds since 1970, where that is known."""
         try:
             return datetime.fromisoformat(self._lineage.manifest(version).created_at).timestamp() if version else None
-        except NotFound:
+        except (NotFound, Fatal):
+            # A damaged manifest was told when the lineage was acquired; no gauge is worth a stop.
             return None
 
     def _note_assignment(self) -> None:
@@ -194,32 +251,53 @@ class Daemon:
             self._health.ready()
 
     def _finish(self, *, publish: bool) -> RunReport:
-        """Make the last state durable within the grace time."""
+        """Make the last state durable; within the grace time, once we were told to stop."""
         self._health.not_ready("shutting down")
-        # Only someone who waits for our end hurries us; at the end of a backfill nobody does.
-        grace_s = self._settings.grace_s if self._stop.is_set() else _UNHURRIED_S
-        done = self._checkpointer.finish(publish=publish, grace_s=grace_s)
+        deadline = math.inf
+        # A moment at a time: a backfill waits for as long as the store is tried, until somebody waits for us.
+        while not (done := self._checkpointer.finish(publish=publish, grace_s=_POLL_S)):
+            if self._clock.monotonic() >= deadline:
+                break
+            if self._stop.is_set():
+                deadline = min(deadline, self._clock.monotonic() + self._settings.grace_s)
         report = self._reporter.finished(self._stream)
         if not done:
+            self._at_stake = False
             raise Fatal(
-                f"the store did not take the last checkpoint within {grace_s:g} s (shutdown.grace_s); the "
-                "lineage stays at the one before, and the next start learns the rest again"
+                f"the store did not take the last checkpoint within {self._settings.grace_s:g} s (shutdown.grace_s); "
+                "the lineage stays at the one before, and the next start learns the rest again"
             )
         return report
 
-    def _hold(self) -> None:
-        """Admit nothing until the store has taken what is in memory already."""
-        self._health.not_ready("the store has not taken a checkpoint for too long; nothing is admitted meanwhile")
+    def _full(self) -> str | None:
+        """Say what memory waits for, where it has no room for what another event would leave."""
+        if not self._checkpointer.room:
+            return self._dead_letters.trouble or _STORE_AWAY
+        if not self._dead_letters.room():
+            return self._dead_letters.trouble or "too many dead letters wait to be acknowledged"
+        return None
+
+    def _hold(self, why: str) -> None:
+        """Admit nothing for a moment, but go on with checkpoints."""
+        self._trouble.note(why)
+        self._reporter.idle(self._source.status())
         if self._publisher.wait(_POLL_S):
             self._checkpointer.make_if_due(self._go_on)
-            self._health.ready()
+            if self._full() is not None:
+                self._nap.wait(_POLL_S)
 
     def _go_on(self) -> bool:
+        """Say whether a checkpoint that waits for the one before is to wait on; nothing is admitted meanwhile."""
         self._health.beat()
+        self._trouble.note(self._dead_letters.trouble or _STORE_AWAY)
         return not self._stop.is_set()
 
     def _flush_due(self) -> bool:
-        return self._clock.monotonic() - self._waiting_since >= self._settings.flush_s
+        """Say whether chunks have waited for long while nothing more was at hand.
+
+        A store that held us up, or a start that took its time, must not show in the batches.
+        """
+        return self._quiet and self._clock.monotonic() - self._waiting_since >= self._settings.flush_s
 
     def _patience(self) -> float:
         waited = self._clock.monotonic() - self._waiting_since

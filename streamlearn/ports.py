@@ -22,6 +22,7 @@ from streamlearn.core.manifest import (
     EventLine,
     LoraShape,
     Manifest,
+    Origin,
     ScoreLine,
 )
 
@@ -54,7 +55,10 @@ class SourceRefused(Fatal):
 
 
 class LostData(Fatal):
-    """Offsets between our progress and the broker's log start are gone (`kafka.on_lost_data = "fail"`)."""
+    """Offsets that we have not read are gone, and `kafka.on_lost_data = "fail"`.
+
+    By retention, or with a topic that was deleted and made anew.
+    """
 
 
 class Records(Protocol):
@@ -65,8 +69,14 @@ class Records(Protocol):
     partition must still be polled for the others.
     """
 
-    def assign(self, progress: Progress) -> None:
-        """Take every partition; those in `progress` from there, others from `kafka.start`."""
+    def assign(self, progress: Progress, origin: Origin) -> None:
+        """Take every partition; those in `progress` from there, others from `kafka.start`.
+
+        Args:
+            progress: next offset of every partition that a checkpoint knows.
+            origin: what those are offsets of. Another topic under a name is lost data, and what came to match
+                `kafka.topics` after its entries had been looked up is read from its beginning.
+        """
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
         """Return the next records, in offset order within a partition; empty after `timeout_s`.
@@ -91,6 +101,9 @@ class Records(Protocol):
     def positions(self) -> Progress:
         """Return the next offset to be read, gaps at the end of a partition included."""
 
+    def origin(self) -> Origin:
+        """Return what `positions` are offsets of, as far as the brokers tell."""
+
     def mirror(self, progress: Progress) -> None:
         """Show `progress` to lag tools as the group's commit; failures are logged, never raised."""
 
@@ -101,19 +114,33 @@ class Records(Protocol):
 class DeadLetters(Protocol):
     """Where records go that are no events."""
 
+    def room(self) -> bool:
+        """Whether `send` would return at once; who finds it false admits nothing more meanwhile.
+
+        Raises:
+            SourceRefused: there is no such topic, or no permission.
+        """
+
+    @property
+    def trouble(self) -> str | None:
+        """What could not be made safe and is being tried again; None while all is well."""
+
     def send(self, arrival: Arrival) -> None:
         """Queue the record of a rejected arrival; returns at once while there is room.
 
         Raises:
-            SourceUnavailable: too much is unacknowledged, for too long.
+            SourceUnavailable: too much is unacknowledged, for longer than the budget.
             SourceRefused: there is no such topic, or no permission.
         """
 
     def flush(self, timeout_s: float) -> None:
         """Return when everything queued so far is acknowledged.
 
+        Args:
+            timeout_s: length of one try; how often it is tried is the implementation's.
+
         Raises:
-            SourceUnavailable: not within `timeout_s`; what is queued stays queued.
+            SourceUnavailable: not within that; what is queued stays queued.
             SourceRefused: there is no such topic, or no permission.
         """
 
@@ -134,6 +161,8 @@ class IntakeStatus:
     """(topic, partition) -> records between our position and the high-water mark."""
     last_poll_age_s: float
     """Seconds since the poll loop last came round."""
+    trouble: str | None = None
+    """Why nothing can come from the brokers now; None while they answer."""
 
 
 class EventSource(Protocol):
@@ -141,6 +170,9 @@ class EventSource(Protocol):
 
     Every offset that exists in a partition yields exactly one arrival, in order.
     """
+
+    def recall(self, origin: Origin) -> None:
+        """Take what the offsets that `start` will be given are offsets of; before `start`, if at all."""
 
     def start(self, progress: Progress) -> None:
         """Begin to read from `progress`; returns at once."""
@@ -166,6 +198,12 @@ class EventSource(Protocol):
 
         What a checkpoint must know of partitions without a record yet: with `kafka.start = "latest"`, a restart
         would skip what came meanwhile.
+        """
+
+    def origin(self) -> Origin:
+        """Return what the offsets of everything taken so far, and of `begun`, are offsets of.
+
+        To be asked before `begun`, so that it never names more than that does.
         """
 
     def status(self) -> IntakeStatus:

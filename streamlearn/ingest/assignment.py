@@ -1,13 +1,13 @@
 """Which partitions are read, from which offset on.
 
-Takes partitions as they are discovered, leaves those that are gone, and asks
-`lost_data.py` where to go on when the broker does not know our next offset.
-Reads no records. For one thread, but for `partitions`.
+Takes partitions as they are discovered, leaves those that are gone, asks
+`lost_data.py` where to go on when the broker does not know our next offset or
+the topic is another. Reads no records. For one thread, but for `partitions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -15,7 +15,9 @@ import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 from streamlearn.core.events import Progress
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.discovery import Discovery, Partition
+from streamlearn.ingest.known_topics import KnownTopics
 from streamlearn.ingest.limited import Limited
 from streamlearn.ingest.lost_data import LostOffsets
 from streamlearn.ingest.offsets import first_offsets, log_ends, log_starts
@@ -37,30 +39,39 @@ class Assignment:
         consumer: Consumer,
         discovery: Discovery,
         lost: LostOffsets,
+        known: KnownTopics,
         *,
         start: Literal["earliest", "latest"] | datetime,
         interval_s: float,
         telemetry: Telemetry,
         clock: Clock,
+        on_left: Callable[[set[Partition]], None],
     ) -> None:
         self._consumer = consumer
         self._discovery = discovery
         self._lost = lost
+        self._known = known
         self._start: Literal["earliest", "latest"] | datetime = start
         self._interval_s = interval_s
         self._telemetry = telemetry
         self._clock = clock
+        self._on_left = on_left
         self._limited = Limited(every_s=30.0, monotonic=clock.monotonic)
         self._progress: Progress = {}
+        self._entries: tuple[str, ...] = ()
         self._stranded: set[Partition] = set()
-        self._paused = False
         self._look_at = float("-inf")
+        self.paused = False
         self.next: Progress = {}
         """Next offset to be read of every partition; whoever reads records moves it."""
 
-    def begin(self, progress: Progress) -> None:
-        """Forget nothing of `progress`; partitions are taken at the next `keep`."""
+    def begin(self, progress: Progress, origin: Origin) -> None:
+        """Forget nothing of `progress` and its `origin`; partitions are taken at the next `keep`."""
         self._progress = {topic: dict(offsets) for topic, offsets in progress.items()}
+        self._entries = origin.entries
+        self._known.begin(
+            {(topic, place): told for topic, ids in origin.topic_ids.items() for place, told in ids.items()}
+        )
 
     def keep(self) -> None:
         """Look for partitions when it is time, and go on where offsets were lost.
@@ -82,6 +93,21 @@ class Assignment:
         """The broker does not know our next offset; decided at the next `keep`."""
         self._stranded.add((topic, partition))
 
+    def vouch(self, *, hurry: bool = False) -> bool:
+        """Whether everything fetched before this call came from the topics that we know; see `KnownTopics.vouch`."""
+        if self._known.vouch(self.partitions(), hurry=hurry):
+            return True
+        if self._known.doubted:
+            self.look_now()  # whether it is gone or another, the next look says
+        return False
+
+    def origin(self) -> Origin:
+        """Return what the offsets of every partition are offsets of, and what was looked for."""
+        topic_ids: dict[str, dict[int, str]] = {}
+        for (topic, partition), told in self._known.ids.items():
+            topic_ids.setdefault(topic, {})[partition] = told
+        return Origin(topic_ids=topic_ids, entries=self._entries)
+
     def has(self, topic: str | None, partition: int | None) -> bool:
         """Whether the partition is ours."""
         return topic is not None and partition in self.next.get(topic, {})
@@ -93,21 +119,28 @@ class Assignment:
     def pause(self) -> None:
         """Stop fetching, also of partitions taken later."""
         # Which partitions are paused cannot be asked of librdkafka: all or none.
-        self._paused = True
+        self.paused = True
         self._consumer.pause(_named(self.partitions()))
 
     def resume(self) -> None:
         """Fetch again."""
-        self._paused = False
+        self.paused = False
         self._consumer.resume(_named(self.partitions()))
+
+    # --- which partitions -------------------------------------------------------------
 
     def _discover(self) -> None:
         found: set[Partition] | None = None
         try:
             found = self._discovery.find(self._consumer)
-            ours = set(self.partitions())
-            self._take(found - ours)
-            self._leave(ours - found)
+            told = self._known.told_of(found, controlled=self._discovery.controlled)
+            others = {place for place in found if self._known.is_another(place, told)}
+            if others:
+                self._renew(others, told)
+            self._leave(set(self.partitions()) - found, told)
+            self._take(found - set(self.partitions()))
+            self._known.adopt(self.partitions(), told)
+            self._entries = self._discovery.entries
         except SourceUnavailable as error:
             self._say("topics cannot be listed; waiting for the brokers", reason=str(error))
         if found is not None and not self.next:
@@ -123,7 +156,7 @@ class Assignment:
             sorted(new),
             progress=self._progress,
             start=self._start,
-            late=bool(self.next),
+            late={topic for topic, _ in new if self._discovery.meant_by(topic, self._entries)},
             timeout_s=ASK_S,
         )
         for (topic, partition), offset in first.items():
@@ -132,22 +165,50 @@ class Assignment:
         self._telemetry.gauge("streamlearn_partitions", len(self.partitions()))
         _log.info("reading", partitions=len(first), topics=sorted({topic for topic, _ in first}))
 
-    def _leave(self, gone: set[Partition]) -> None:
-        """Leave partitions of topics that only a pattern asked for; a named topic is given time to come back."""
-        gone = {partition for partition in gone if not self._discovery.names(partition[0])}
-        if not gone:
-            return
-        self._consumer.incremental_unassign(_named(gone))
-        for topic, partition in gone:
-            # Should it only have been hidden for a moment, it goes on from here.
+    def _leave(self, gone: set[Partition], told: Mapping[str, str]) -> None:
+        """Leave partitions that a topic made anew no longer has, or of topics that only a pattern asked for.
+
+        A named topic is given time to come back.
+        """
+        gone = {place for place in gone if self._known.is_another(place, told) or not self._discovery.names(place[0])}
+        if gone:
+            self._drop(gone)
+            self._telemetry.gauge("streamlearn_partitions", len(self.partitions()))
+            _log.warning("partitions are gone", partitions=len(gone), topics=sorted({topic for topic, _ in gone}))
+
+    def _renew(self, others: set[Partition], told: Mapping[str, str]) -> None:
+        """Let `kafka.on_lost_data` decide on partitions of topics that were made anew; they are taken as if new."""
+        low = log_starts(self._consumer, others, timeout_s=ASK_S)
+        self._drop({place for place in others if self.has(*place)})
+        for topic, partition in sorted(others):
+            place, offsets = (topic, partition), self._progress.setdefault(topic, {})
+            end = self._known.renew(place, told)
+            if (ours := offsets.get(partition)) is not None:
+                offsets[partition] = self._lost.made_anew(topic, partition, ours=ours, low=low[place], end=end)
+
+    def _drop(self, places: set[Partition]) -> None:
+        """Read `places` no more; should they only have been hidden for a moment, they go on from where they are."""
+        self._consumer.incremental_unassign(_named(places))
+        for topic, partition in places:
             self._progress.setdefault(topic, {})[partition] = self.next[topic].pop(partition)
-        self._stranded -= gone
-        self._telemetry.gauge("streamlearn_partitions", len(self.partitions()))
-        _log.warning("partitions are gone", partitions=len(gone), topics=sorted({topic for topic, _ in gone}))
+        self._stranded -= places
+        self._on_left(places)
+
+    def _fetch(self, partitions: Iterable[Partition]) -> None:
+        placed = [TopicPartition(topic, partition, self.next[topic][partition]) for topic, partition in partitions]
+        self._consumer.incremental_assign(placed)
+        if self.paused:
+            self._consumer.pause(placed)
+
+    # --- which offsets --------------------------------------------------------------------
 
     def _rescue(self) -> None:
         stranded = sorted(self._stranded)
         try:
+            told = self._known.told_of(stranded, controlled=self._discovery.controlled)
+            if any(self._known.is_another(place, told) for place in stranded):
+                self.look_now()
+                return
             low = log_starts(self._consumer, stranded, timeout_s=ASK_S)
             high = log_ends(self._consumer, stranded, timeout_s=ASK_S)
         except SourceUnavailable as error:
@@ -155,20 +216,18 @@ class Assignment:
             return
         for place in stranded:
             topic, partition = place
-            ours = self.next[topic][partition]
             self.next[topic][partition] = self._lost.resume_at(
-                topic, partition, ours=ours, low=low[place], high=high[place]
+                topic,
+                partition,
+                ours=self.next[topic][partition],
+                low=low[place],
+                high=high[place],
+                same=self._known.is_same(place, told),
             )
         # A partition without a valid offset cannot be sought in: it is taken anew.
         self._consumer.incremental_unassign(_named(stranded))
         self._fetch(stranded)
         self._stranded.clear()
-
-    def _fetch(self, partitions: Iterable[Partition]) -> None:
-        placed = [TopicPartition(topic, partition, self.next[topic][partition]) for topic, partition in partitions]
-        self._consumer.incremental_assign(placed)
-        if self._paused:
-            self._consumer.pause(placed)
 
     def _say(self, what: str, *, reason: str) -> None:
         if (held_back := self._limited.due(what)) is not None:

@@ -25,10 +25,11 @@ class Buffer:
     def __init__(self, *, max_records: int, max_bytes: int) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._items: deque[tuple[Arrival, int]] = deque()
+        self._items: deque[tuple[Arrival, int, str]] = deque()
         self._bytes = 0
         self._waiting: dict[tuple[str, int], int] = {}
         self._taken: dict[tuple[str, int], int] = {}
+        self._topic_ids: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
@@ -72,12 +73,27 @@ class Buffer:
         with self._lock:
             return self._taken.get(key, -1) >= end or (reached >= end and not self._waiting.get(key))
 
-    def put(self, arrival: Arrival) -> None:
-        """Append `arrival`, however full; the caller looks at `full` first."""
+    def taken(self) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
+        """Return (topic, partition) -> offset after the last arrival taken, and where arrivals wait; of one moment."""
+        with self._lock:
+            return dict(self._taken), {partition for partition, count in self._waiting.items() if count}
+
+    def topic_ids(self) -> dict[tuple[str, int], str]:
+        """Return (topic, partition) -> id of the topic that the last arrival taken came from, where it has one."""
+        with self._lock:
+            return dict(self._topic_ids)
+
+    def put(self, arrival: Arrival, topic_id: str = "") -> None:
+        """Append `arrival`, however full; the caller looks at `full` first.
+
+        Args:
+            arrival: what `take` will return.
+            topic_id: of the topic that it came from.
+        """
         size = size_of(arrival)
         partition = (arrival.topic, arrival.partition)
         with self._lock:
-            self._items.append((arrival, size))
+            self._items.append((arrival, size, topic_id))
             self._bytes += size
             self._waiting[partition] = self._waiting.get(partition, 0) + 1
             self._filled.notify()
@@ -89,11 +105,13 @@ class Buffer:
                 return None
             if not self._items:
                 return None
-            arrival, size = self._items.popleft()
+            arrival, size, topic_id = self._items.popleft()
             self._bytes -= size
             partition = (arrival.topic, arrival.partition)
             self._waiting[partition] -= 1
             self._taken[partition] = arrival.offset + 1
+            if topic_id:
+                self._topic_ids[partition] = topic_id
             self._drained.notify()
             return arrival
 

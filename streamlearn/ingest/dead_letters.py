@@ -25,9 +25,8 @@ from streamlearn.ports import Fault, SourceRefused, SourceUnavailable, Telemetry
 
 _log = structlog.get_logger(__name__)
 
-_FULL_WAIT_S = 60.0
-"""How long `send` waits for room when 64 MiB of dead letters are unacknowledged: with such a backlog an outage is
-no blip, and holding on would only hide it."""
+_FULL_WAIT_S = 10.0
+"""How long `send` waits for room, should it be called without, before it says so; longer patience is another's."""
 _POLL_S = 0.1
 _LATEST_MS = 2**63 - 1
 """The latest time stamp that Kafka can hold; rounding could exceed it."""
@@ -64,11 +63,27 @@ class KafkaDeadLetters:
         self._closed = False
         self._producer = open_producer(config, on_error=self._on_error, monotonic=monotonic)
 
+    @property
+    def trouble(self) -> str | None:
+        """Nothing is tried again here; see `PatientDeadLetters`."""
+        return None
+
+    def room(self) -> bool:
+        """Whether `send` would return at once: not while 64 MiB are unacknowledged and one more letter waits."""
+        self._check()
+        if self._again:
+            self._producer.poll(0)
+            try:
+                self._send_again(self._monotonic())
+            except SourceUnavailable:
+                return False
+        return True
+
     def send(self, arrival: Arrival) -> None:
-        """Queue the record of a rejected arrival; waits only while 64 MiB are unacknowledged.
+        """Queue the record of a rejected arrival; waits only where there was no `room`.
 
         Raises:
-            SourceUnavailable: no room for a minute.
+            SourceUnavailable: no room for some seconds; the letter is not queued.
             SourceRefused: the topic cannot be written.
         """
         assert arrival.record is not None, "a rejected arrival keeps its record"
@@ -81,7 +96,11 @@ class KafkaDeadLetters:
             self._sent += 1
             number = self._sent
             self._open[number] = None
-        self._produce(number, letter, deadline)
+        try:
+            self._produce(number, letter, deadline=None)
+        except BufferError:
+            # The one that finds the queue full is kept beside it, and there is no `room` until it went in.
+            self._again.append((number, letter))
 
     def flush(self, timeout_s: float) -> None:
         """Return when every letter queued so far is acknowledged, itself; see `DeadLetters.flush`.
@@ -119,7 +138,7 @@ class KafkaDeadLetters:
         with self._lock:
             return sum(number <= goal for number in self._open)
 
-    def _produce(self, number: int, letter: Letter, deadline: float) -> None:
+    def _produce(self, number: int, letter: Letter, deadline: float | None) -> None:
         while True:
             self._check()
             try:
@@ -132,6 +151,8 @@ class KafkaDeadLetters:
                     on_delivery=lambda error, message: self._on_delivery(number, letter, error, message),
                 )
             except BufferError:
+                if deadline is None:
+                    raise
                 if self._monotonic() >= deadline:
                     raise SourceUnavailable(
                         f"dead letters for topic {self._topic!r} fill their queue, and none was acknowledged for a "
@@ -212,8 +233,14 @@ class KafkaDeadLetters:
 class LoggedDeadLetters:
     """Dead letters described in the log, each kind of error at most once in ten seconds."""
 
+    trouble: str | None = None
+
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._limited = Limited(every_s=10.0, monotonic=monotonic)
+
+    def room(self) -> bool:
+        """There is always room."""
+        return True
 
     def send(self, arrival: Arrival) -> None:
         """Describe the record of a rejected arrival."""

@@ -7,8 +7,8 @@ exist, one that a pattern might match may come later.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
@@ -35,6 +35,10 @@ class Discovery:
         self._clock = clock
         self._grace_s = grace_s
         self._unknown_since: dict[str, float] = {}
+        self._seen: set[str] = set()
+        self.controlled = False
+        """Whether, at the last look, one of the brokers was the controller, which is who can tell ids of topics.
+        librdkafka's mock cluster has none."""
 
     @property
     def complete(self) -> bool:
@@ -42,9 +46,14 @@ class Discovery:
         return not self._unknown_since
 
     @property
+    def entries(self) -> tuple[str, ...]:
+        """What is looked for, as the configuration has it."""
+        return (*self._names, *(pattern.pattern for pattern in self._patterns))
+
+    @property
     def wanted(self) -> str:
         """What is looked for, in words."""
-        return ", ".join([*self._names, *(pattern.pattern for pattern in self._patterns)])
+        return ", ".join(self.entries)
 
     def find(self, consumer: Consumer) -> set[Partition]:
         """Return every partition there is now.
@@ -65,34 +74,55 @@ class Discovery:
         """Whether `topic` is asked for by name, so that it must exist."""
         return topic in self._names
 
+    def meant_by(self, topic: str, entries: Container[str]) -> bool:
+        """Whether one of those of `entries` that we look for means `topic`."""
+        return (topic in self._names and topic in entries) or any(
+            pattern.pattern in entries and self._matches(pattern, topic) for pattern in self._patterns
+        )
+
     def _named(self, consumer: Consumer, name: str) -> set[Partition]:
         # By name and not in the list of all: the list leaves out what we may
         # not read, and the reason with it.
-        topic = consumer.list_topics(name, timeout=self._timeout_s).topics[name]
+        topic = self._listed(consumer, name)[name]
         if topic.error is not None and (refused := refusal(topic.error, topic=name)) is not None:
             raise refused
         if topic.error is not None and topic.error.code() in _UNKNOWN:
             self._miss(name)
         else:
             self._unknown_since.pop(name, None)
+            self._seen.add(name)
         return {(name, partition) for partition in topic.partitions}
 
     def _miss(self, name: str) -> None:
         since = self._unknown_since.setdefault(name, self._clock.monotonic())
-        if self._clock.monotonic() - since >= self._grace_s:
+        if self._clock.monotonic() - since < self._grace_s:
+            return
+        if name in self._seen:
             raise SourceRefused(
-                f"topic {name!r} does not exist on the brokers: create it (kafka-topics.sh --create --topic {name}), "
-                "or correct kafka.topics"
+                f"topic {name!r} is gone: it was deleted while it was read, and has not come back within "
+                f"{self._grace_s:g} s; create it again (kafka.on_lost_data then decides how to go on), or take it out "
+                "of kafka.topics"
             )
+        raise SourceRefused(
+            f"topic {name!r} does not exist on the brokers: create it (kafka-topics.sh --create --topic {name}), "
+            "or correct kafka.topics"
+        )
 
     def _matching(self, consumer: Consumer) -> set[Partition]:
-        topics = consumer.list_topics(timeout=self._timeout_s).topics
+        topics = self._listed(consumer)
         return {
             (name, partition)
             for name, topic in topics.items()
             if any(self._matches(pattern, name) for pattern in self._patterns)
             for partition in topic.partitions
         }
+
+    def _listed(self, consumer: Consumer, name: str | None = None) -> Mapping[str, Any]:
+        by_name = consumer.list_topics(name, timeout=self._timeout_s) if name is not None else None
+        metadata: Any = by_name or consumer.list_topics(timeout=self._timeout_s)
+        self.controlled = metadata.controller_id in metadata.brokers
+        topics: Mapping[str, Any] = metadata.topics
+        return topics
 
     @staticmethod
     def _matches(pattern: re.Pattern[str], name: str) -> bool:

@@ -16,6 +16,7 @@ import structlog
 
 from streamlearn.config import Config
 from streamlearn.core.events import Arrival, Progress, Record
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.buffer import Buffer
 from streamlearn.ingest.lag import Lag
 from streamlearn.ingest.limited import Limited
@@ -32,7 +33,7 @@ _PATIENCE_S = 1.0
 learner that is only a little slower than the stream should not pay for several times a second."""
 _MEASURE_S = 2.0
 """Seconds between looks at the high-water marks; an answer older than a scrape would mislead."""
-_MEASURE_AGAIN_S = 15.0
+_MEASURE_AGAIN_S = 5.0
 """The same while the brokers do not answer."""
 
 
@@ -60,7 +61,12 @@ class Intake:
         self._limited = Limited(every_s=30.0, monotonic=clock.monotonic)
         self._pending: deque[Record] = deque()
         self._reached: Progress = {}
+        self._passable: dict[tuple[str, int], int] = {}
         self._begun: dict[tuple[str, int], int] = {}
+        self._begun_ids: dict[tuple[str, int], str] = {}
+        self._entries: tuple[str, ...] = ()
+        self._recalled = Origin()
+        self._trouble: str | None = None
         self._lag = Lag()
         self._paused = False
         self._progress: Progress = {}
@@ -72,9 +78,16 @@ class Intake:
 
     # --- from the learner's thread ----------------------------------------------
 
+    def recall(self, origin: Origin) -> None:
+        """Take what the offsets that `start` will be given are offsets of; before `start`, if at all."""
+        self._recalled = origin
+
     def start(self, progress: Progress) -> None:
-        """Begin to read from `progress`; returns at once."""
-        self._progress = {topic: dict(offsets) for topic, offsets in progress.items()}
+        """Begin to read from `progress`, or behind the gap after it that was recalled; returns at once."""
+        self._progress = {
+            topic: {place: max(at, self._recalled.passed.get(topic, {}).get(place, 0)) for place, at in offsets.items()}
+            for topic, offsets in progress.items()
+        }
         self._thread.start()
 
     def take(self, timeout_s: float) -> Arrival | None:
@@ -126,6 +139,36 @@ class Intake:
             begun.setdefault(topic, {})[partition] = offset
         return begun
 
+    def origin(self) -> Origin:
+        """Return what the offsets of everything taken so far, and of `begun`, are offsets of.
+
+        By partition: while records of a topic wait in the buffer, reading may
+        have gone on in another of the same name.
+        """
+        recalled = {
+            (topic, place): told for topic, ids in self._recalled.topic_ids.items() for place, told in ids.items()
+        }
+        topic_ids: dict[str, dict[int, str]] = {}
+        # What was recalled holds until something is taken: progress still stands where it stood.
+        for (topic, place), told in (dict(self._begun_ids) | recalled | self._buffer.topic_ids()).items():
+            topic_ids.setdefault(topic, {})[place] = told
+        return Origin(topic_ids=topic_ids, entries=self._entries, passed=self._passed())
+
+    def _passed(self) -> Progress:
+        """Return where all that was read has been taken and reading is beyond it; for the thread that takes."""
+        # What was put first, as in `caught_up`.
+        passable = self._passable
+        taken, waiting = self._buffer.taken()
+        passed: Progress = {}
+        for (topic, place), offset in passable.items():
+            if (topic, place) not in waiting and offset > taken.get((topic, place), self._begun[topic, place]):
+                passed.setdefault(topic, {})[place] = offset
+        for topic, offsets in self._recalled.passed.items():
+            for place, offset in offsets.items():
+                if (topic, place) not in taken:
+                    passed.setdefault(topic, {}).setdefault(place, offset)
+        return passed
+
     def status(self) -> IntakeStatus:
         """Return a cheap snapshot, from any thread; lag counts from what was taken."""
         return IntakeStatus(
@@ -135,6 +178,7 @@ class Intake:
             paused=self._paused,
             lag_records=self._lag.told(self._buffer.waiting()),
             last_poll_age_s=max(self._clock.monotonic() - self._last_turn, 0.0),
+            trouble=self._trouble,
         )
 
     def mirror(self, progress: Progress) -> None:
@@ -157,7 +201,7 @@ class Intake:
 
     def _guarded(self) -> None:
         try:
-            self._records.assign(self._progress)
+            self._records.assign(self._progress, self._recalled)
             while not self._stopping.is_set():
                 self._turn()
         except BaseException as failure:  # noqa: BLE001 - handed to the main thread, which ends the process
@@ -190,6 +234,9 @@ class Intake:
     def _accept(self, record: Record) -> None:
         # Before the position that its batch has moved already.
         self._begun.setdefault((record.topic, record.partition), record.offset)
+        # Positions are noted between batches; meanwhile a topic made anew may have begun again from 0.
+        if self._passable.get((record.topic, record.partition), 0) > record.offset:
+            self._passable[record.topic, record.partition] = record.offset
         skipped = self._lost.before(record.topic, record.partition, record.offset)
         arrival = self._refiner.refine(record, skipped=skipped)
         if (rejection := arrival.rejection) is not None:
@@ -200,7 +247,7 @@ class Intake:
                     f"{record.offset} is no event ({rejection.error}): {rejection.message}. The worker stopped before "
                     'it; mend the producer, or set errors.tolerance = "all" to pass it as a dead letter'
                 )
-        self._buffer.put(arrival)
+        self._buffer.put(arrival, record.topic_id)
 
     def _note_positions(self) -> None:
         """Everything below the positions is in the buffer or taken."""
@@ -208,6 +255,18 @@ class Intake:
         for topic, offsets in reached.items():
             for partition, offset in offsets.items():
                 self._begun.setdefault((topic, partition), offset)
+        origin = self._records.origin()
+        for topic, ids in origin.topic_ids.items():
+            for partition, told in ids.items():
+                self._begun_ids.setdefault((topic, partition), told)
+        self._entries = origin.entries
+        # New, not changed: another thread may be reading the old one.
+        self._passable = {
+            (topic, partition): offset
+            for topic, offsets in reached.items()
+            for partition, offset in offsets.items()
+            if not self._lost.untold(topic, partition)
+        }
         # Last: whoever sees the assignment relies on where it began.
         if reached and not self._assigned.is_set():
             self._assigned.set()
@@ -236,8 +295,10 @@ class Intake:
             marks = self._records.watermarks() if self._assigned.is_set() else {}
         except SourceUnavailable as error:
             self._say_unavailable(error)
+            self._trouble = f"the brokers do not answer, and nothing new comes meanwhile ({error})"
             self._measure_at = self._clock.monotonic() + _MEASURE_AGAIN_S
             return
+        self._trouble = None
         self._lag.measure(marks, self._records.positions(), self._pending)
 
     def _say_unavailable(self, error: SourceUnavailable) -> None:

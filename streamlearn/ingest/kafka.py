@@ -4,11 +4,16 @@ No consumer group decides what is read, so that no rebalance can split a
 lineage; the group only mirrors progress. Outages are waited out. Calls are for
 the ingest thread, but for `watermarks`, `mirror` and `close`, which any thread
 may make. Which partitions are read is `assignment.py`'s.
+
+What was fetched is handed on when the brokers have vouched, after the fetch,
+for the topics' ids: a topic that was deleted and created again would else be
+read in silence from the middle, where the old one ended for us.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,14 +22,17 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException,
 
 from streamlearn.config import Config
 from streamlearn.core.events import Progress, Record
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.assignment import ASK_S, Assignment
-from streamlearn.ingest.discovery import UNKNOWN_TOPIC_GRACE_S, Discovery
+from streamlearn.ingest.discovery import UNKNOWN_TOPIC_GRACE_S, Discovery, Partition
 from streamlearn.ingest.kafka_client import open_consumer
 from streamlearn.ingest.kafka_errors import name_of, refusal
 from streamlearn.ingest.kafka_stats import KafkaStatistics
+from streamlearn.ingest.known_topics import KnownTopics
 from streamlearn.ingest.limited import Limited
 from streamlearn.ingest.lost_data import LostOffsets
 from streamlearn.ingest.offsets import log_ends
+from streamlearn.ingest.topic_ids import TopicIds
 from streamlearn.ports import Clock, SourceRefused, Telemetry
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +40,13 @@ _log = structlog.get_logger(__name__)
 _BATCH = 500
 """Records that one poll returns at most."""
 _GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
+_CLOSE_S = 5.0
+"""Longest wait for the mirror's last commit; only lag tools would miss it."""
+_HELD = 2_000
+"""Messages that wait to be vouched for, above which nobody waits for the next time to ask."""
+_HELD_BYTES = 4 * 2**20
+"""Bytes of the same."""
 
 _Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -59,6 +73,9 @@ class KafkaRecords:
         self._refused: SourceRefused | None = None
         self._closed = False
         self._closing = threading.Lock()
+        self._to_mirror: deque[Progress] = deque(maxlen=1)
+        self._held: list[Message] = []
+        self._held_bytes = 0
         self._consumer = open_consumer(
             config,
             on_error=self._on_error,
@@ -66,37 +83,42 @@ class KafkaRecords:
             on_statistics=KafkaStatistics(telemetry),
             monotonic=clock.monotonic,
         )
+        self._known = KnownTopics(TopicIds(config, timeout_s=ASK_S, clock=clock), clock=clock)
         self._assignment = Assignment(
             self._consumer,
             Discovery(config.kafka.topics, timeout_s=ASK_S, clock=clock, grace_s=unknown_topic_grace_s),
             lost,
+            self._known,
             start=config.kafka.start,
             interval_s=config.kafka.discovery_interval_s,
             telemetry=telemetry,
             clock=clock,
+            on_left=self._forget,
         )
 
     # --- reading --------------------------------------------------------------------
 
-    def assign(self, progress: Progress) -> None:
+    def assign(self, progress: Progress, origin: Origin) -> None:
         """Take every partition there is; those that cannot be had yet are taken by a later `poll`.
 
         Raises:
             SourceRefused: a named topic does not exist or is not ours to read.
         """
-        self._assignment.begin(progress)
+        self._assignment.begin(progress, origin)
         self._assignment.keep()
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
-        """Return the next records, up to 500; see `Records.poll`.
+        """Return the next records, up to some thousands; see `Records.poll`.
 
         May take some seconds longer than `timeout_s` while the brokers do not answer.
         """
         self._assignment.keep()
-        messages: list[Message] = []
-        if (first := self._consumer.poll(timeout_s)) is not None:
-            messages = [first, *self._consumer.consume(_BATCH - 1, 0)]
-        records = [record for message in messages if (record := self._record(message)) is not None]
+        self._send_mirror()
+        if self._held:
+            timeout_s = min(timeout_s, self._known.ask_in_s)
+        if not self._full:
+            self._fetch(timeout_s)
+        records = [record for message in self._vouched() if (record := self._record(message)) is not None]
         if self._refused is not None:
             raise self._refused
         return records
@@ -110,8 +132,12 @@ class KafkaRecords:
         self._assignment.resume()
 
     def positions(self) -> Progress:
-        """Return the next offset to be read of every assigned partition."""
+        """Return the next offset to be read of every assigned partition; what waits to be vouched for is not read."""
         return {topic: dict(offsets) for topic, offsets in self._assignment.next.items()}
+
+    def origin(self) -> Origin:
+        """Return what `positions` are offsets of, as far as the brokers tell."""
+        return self._assignment.origin()
 
     # --- from any thread --------------------------------------------------------------
 
@@ -128,25 +154,67 @@ class KafkaRecords:
             found = log_ends(self._consumer, self._assignment.partitions(), timeout_s=ASK_S)
             for (topic, partition), offset in found.items():
                 ends.setdefault(topic, {})[partition] = offset
+            self._known.saw_ends(found)
             return ends
 
     def mirror(self, progress: Progress) -> None:
-        """Show `progress` as the group's commit: sent at once, acknowledged or logged later."""
-        offsets = [TopicPartition(t, p, offset) for t, inner in progress.items() for p, offset in inner.items()]
-        with self._closing:
-            if self._closed or not offsets:
-                return
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException as error:
-                self._on_commit(error.args[0], [])
+        """Show `progress` as the group's commit: sent by the thread that polls, acknowledged or logged later."""
+        # The client serves one call at a time, and a thread that polls without pause hardly lets another in: a
+        # checkpoint waited 1.5 s for this (measured), and with checkpoints by count the learner waited for it.
+        self._to_mirror.append(progress)
 
     def close(self) -> None:
-        """Leave the brokers; idempotent. Commits under way are still sent."""
+        """Leave the brokers; idempotent. Commits under way are still sent, but not waited for long."""
         with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._consumer.close()
+            if self._closed:
+                return
+            self._closed = True
+        # Aside, as brokers that are away hold up a commit, and with it the end of the process, for a minute.
+        aside = threading.Thread(target=self._leave, name="kafka-close", daemon=True)
+        aside.start()
+        aside.join(_CLOSE_S)
+
+    def _leave(self) -> None:
+        self._send_mirror()
+        self._consumer.close()
+
+    def _send_mirror(self) -> None:
+        """Commit what `mirror` was last given, if that was not done yet."""
+        if not self._to_mirror:
+            return
+        progress = self._to_mirror.popleft()
+        offsets = [TopicPartition(t, p, offset) for t, inner in progress.items() for p, offset in inner.items()]
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], [])
+
+    # --- fetching ----------------------------------------------------------------------
+
+    @property
+    def _full(self) -> bool:
+        return len(self._held) >= _HELD or self._held_bytes >= _HELD_BYTES
+
+    def _fetch(self, timeout_s: float) -> None:
+        if (first := self._consumer.poll(timeout_s)) is not None:
+            fetched = [first, *self._consumer.consume(_BATCH - 1, 0)]
+            self._held += fetched
+            self._held_bytes += sum(len(message) for message in fetched)
+
+    def _vouched(self) -> list[Message]:
+        """Return what was fetched, if it is known whose it is."""
+        # While paused nothing comes, not even what was fetched before.
+        if not self._held or self._assignment.paused or not self._assignment.vouch(hurry=self._full):
+            return []
+        messages, self._held, self._held_bytes = self._held, [], 0
+        return messages
+
+    def _forget(self, left: set[Partition]) -> None:
+        """Drop what was fetched of partitions that are left: they go on, if ever, from before it."""
+        self._held = [message for message in self._held if (message.topic(), message.partition()) not in left]
+        self._held_bytes = sum(len(message) for message in self._held)
 
     # --- messages and errors -----------------------------------------------------------
 
@@ -156,6 +224,7 @@ class KafkaRecords:
             return None
         topic, partition, offset = _place(message)
         self._assignment.next[topic][partition] = offset + 1
+        self._known.prove((topic, partition))
         kind, milliseconds = message.timestamp()
         return Record(
             topic=topic,
@@ -165,6 +234,7 @@ class KafkaRecords:
             value=message.value(),
             timestamp=0.0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000.0,
             headers=_headers(message),
+            topic_id=self._known.ids.get((topic, partition), ""),
         )
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
@@ -174,6 +244,7 @@ class KafkaRecords:
             topic, partition, offset = _place(message)
             # Markers of transactions and compacted records at the end are passed too.
             self._assignment.next[topic][partition] = max(self._assignment.next[topic][partition], offset)
+            self._known.prove((topic, partition))
         elif code in _OUT_OF_RANGE and ours:
             topic, partition, _ = _place(message)
             self._assignment.strand(topic, partition)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from streamlearn.config import Config
 from streamlearn.config_secrets import MASK, secrets_of
@@ -47,7 +48,7 @@ _PRODUCER: Mapping[str, Any] = {
     # How large a record may be is the brokers' to say.
     "message.max.bytes": 1_000_000_000,
 }
-_PRODUCER_NOT = ("statistics.interval.ms",)
+_NO_STATISTICS = ("statistics.interval.ms",)
 
 
 def open_consumer(
@@ -80,9 +81,21 @@ def open_producer(config: Config, *, on_error: Callable[[Any], None], monotonic:
         SourceRefused: librdkafka does not take the properties.
     """
     properties = {**_PRODUCER, **_common(config), "error_cb": on_error}
-    for name in _PRODUCER_NOT:
+    for name in _NO_STATISTICS:
         properties.pop(name, None)
     return cast("Producer", _opened(config, Producer, properties, monotonic))
+
+
+def open_admin(config: Config, *, monotonic: Callable[[], float]) -> AdminClient:
+    """Return a client for questions about topics; what its connections suffer, the consumer's suffer and tell.
+
+    Raises:
+        SourceRefused: librdkafka does not take the properties.
+    """
+    properties = {**_common(config), "error_cb": lambda _error: None}
+    for name in _NO_STATISTICS:
+        properties.pop(name, None)
+    return cast("AdminClient", _opened(config, AdminClient, properties, monotonic))
 
 
 class LibrdkafkaLog:

@@ -5,6 +5,8 @@ The only place that knows its codes by meaning.
 
 from __future__ import annotations
 
+import re
+
 from confluent_kafka import KafkaError
 
 from streamlearn.ports import SourceRefused, SourceUnavailable
@@ -18,6 +20,9 @@ _CREDENTIALS = {
 _PERMISSION = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 _NAMES = {KafkaError.TOPIC_EXCEPTION}
 _CONFIGURATION = {KafkaError._INVALID_ARG, KafkaError._CRIT_SYS_RESOURCE}
+_CERTIFICATE = re.compile(r"SSL alert number (?:4[2-689]|116)\b")
+"""TLS's alerts about *our* certificate: bad, unsupported, revoked, expired, unknown, of an unknown authority, without
+permission, missing. librdkafka reports them as a lost connection."""
 
 
 def refusal(error: KafkaError, *, topic: str | None = None) -> SourceRefused | None:
@@ -32,6 +37,11 @@ def refusal(error: KafkaError, *, topic: str | None = None) -> SourceRefused | N
         return SourceRefused(
             f"the brokers refuse our credentials ({error.str()}): check security.protocol, sasl.mechanism, "
             "sasl.username and sasl.password under [kafka.client]"
+        )
+    if _CERTIFICATE.search(error.str()):
+        return SourceRefused(
+            f"the brokers do not take our certificate ({error.str()}): check ssl.certificate.location and "
+            "ssl.key.location under [kafka.client]"
         )
     if code in _PERMISSION:
         return SourceRefused(

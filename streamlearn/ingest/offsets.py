@@ -6,7 +6,7 @@ offset from progress and `kafka.start`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -33,13 +33,13 @@ def first_offsets(
     *,
     progress: Progress,
     start: Literal["earliest", "latest"] | datetime,
-    late: bool,
+    late: Container[str],
     timeout_s: float,
 ) -> dict[Partition, int]:
     """Return where to begin each of `partitions`.
 
-    A partition in `progress` goes on from there. One that came to be while we
-    were reading (`late`), or that belongs to a topic of `progress` and is not
+    A partition in `progress` goes on from there. One of a topic that came to
+    be after we had looked for it (`late`), or of a topic of `progress` and not
     in it itself, begins at its beginning whatever `start` says: its first
     events were written after the lineage began, and would be lost otherwise.
     All others follow `start`; a time after the last record means the end.
@@ -53,7 +53,7 @@ def first_offsets(
     for partition in partitions:
         if partition in known:
             chosen[partition] = known[partition]
-        elif late or partition[0] in progress:
+        elif partition[0] in late or partition[0] in progress:
             by_beginning.append(partition)
         else:
             by_start.append(partition)

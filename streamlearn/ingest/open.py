@@ -7,6 +7,7 @@ from streamlearn.ingest.dead_letters import KafkaDeadLetters, LoggedDeadLetters
 from streamlearn.ingest.intake import Intake, open_intake
 from streamlearn.ingest.kafka import KafkaRecords
 from streamlearn.ingest.lost_data import LostOffsets
+from streamlearn.ingest.patient_letters import PatientDeadLetters
 from streamlearn.ports import Chunker, Clock, DeadLetters, Fault, Telemetry, no_fault
 
 
@@ -28,4 +29,5 @@ def open_dead_letters(config: Config, telemetry: Telemetry, *, fault: Fault = no
     """
     if config.kafka.dead_letter_topic is None:
         return LoggedDeadLetters()
-    return KafkaDeadLetters(config, telemetry, fault=fault)
+    letters = KafkaDeadLetters(config, telemetry, fault=fault)
+    return PatientDeadLetters(letters, budget_s=config.kafka.retry_budget_s, telemetry=telemetry)

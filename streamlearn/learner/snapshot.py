@@ -50,5 +50,6 @@ def tensors_in(name: str, files: Mapping[str, bytes]) -> dict[str, Tensor]:
         raise Fatal(f"the checkpoint has no {name}: it was written by another release")
     try:
         return safetensors.torch.load(files[name])
-    except SafetensorError as error:
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Beside its own error: types that torch has no name for, shapes that it cannot hold.
         raise Fatal(f"the checkpoint's {name} is no safetensors file: {error}") from error

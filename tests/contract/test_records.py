@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from streamlearn.config import Config
 from streamlearn.core.events import Progress, Record
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.kafka import KafkaRecords
 from streamlearn.ingest.lost_data import LostOffsets
 from streamlearn.ports import LostData, Records, SourceRefused, SourceUnavailable
@@ -50,6 +51,9 @@ class World(ABC):
     def topic(self, partitions: int = 1, stem: str = "records") -> str: ...
 
     @abstractmethod
+    def create(self, topic: str) -> None: ...
+
+    @abstractmethod
     def produce(self, topic: str, values: Sequence[str], *, partition: int = 0, since: float | None = None) -> None:
         """Write records one second apart, the first at `since`."""
 
@@ -71,10 +75,17 @@ class World(ABC):
     @abstractmethod
     def make(self, topics: Sequence[str], lost: LostOffsets, **knobs: Any) -> Records: ...
 
-    def records(self, *topics: str, progress: Progress | None = None, lost: str = "fail", **knobs: Any) -> Records:
-        made = self.make(topics, LostOffsets("skip" if lost == "skip" else "fail"), **knobs)
+    def records(
+        self,
+        *topics: str,
+        progress: Progress | None = None,
+        origin: Origin | None = None,
+        lost: LostOffsets | None = None,
+        **knobs: Any,
+    ) -> Records:
+        made = self.make(topics, lost or LostOffsets("fail"), **knobs)
         self._open.append(made)
-        made.assign(progress or {})
+        made.assign(progress or {}, origin or Origin())
         return made
 
     def close(self) -> None:
@@ -94,6 +105,9 @@ class MemoryWorld(World):
         self.cluster.create_topic(name, partitions)
         return name
 
+    def create(self, topic: str) -> None:
+        self.cluster.create_topic(topic)
+
     def produce(self, topic: str, values: Sequence[str], *, partition: int = 0, since: float | None = None) -> None:
         for second, value in enumerate(values):
             self.cluster.append(topic, value.encode(), partition=partition, timestamp=(since or 1.0) + second)
@@ -110,7 +124,7 @@ class MemoryWorld(World):
         self.cluster.forget(topic, 0, before)
 
     def delete_topic(self, topic: str) -> None:
-        del self.cluster.topics[topic]
+        self.cluster.delete_topic(topic)
 
     def committed(self, topic: str) -> int:
         return self.cluster.committed[topic][0]
@@ -131,6 +145,9 @@ class KafkaWorld(World):
 
     def topic(self, partitions: int = 1, stem: str = "records") -> str:
         return self.service.new_topic(stem, partitions=partitions)
+
+    def create(self, topic: str) -> None:
+        self.service.create_topic(topic)
 
     def produce(self, topic: str, values: Sequence[str], *, partition: int = 0, since: float | None = None) -> None:
         for second, value in enumerate(values):
@@ -311,6 +328,24 @@ def test_a_topic_that_does_not_exist_is_refused_by_name(world: World) -> None:
     with pytest.raises(SourceRefused, match="no-such-topic"):  # noqa: PT012 - refused at once, or after a grace time
         records = world.records("no-such-topic")
         until(lambda: records.poll(0.1))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_a_compressed_batch_is_read(kafka: KafkaService, codec: str) -> None:
+    """Producers choose their compression without asking us."""
+    world = KafkaWorld(kafka)
+    topic = world.topic()
+    producer = Producer(
+        {"bootstrap.servers": kafka.address, "compression.type": codec, "linger.ms": 50}, logger=quiet_logger()
+    )
+    for number in range(50):
+        producer.produce(topic, f"{number} " + "x" * 1_000, partition=0)
+    assert producer.flush(DEADLINE_S) == 0
+
+    got = read(world.records(topic), 50)
+    world.close()
+
+    assert [value.split()[0] for value in values(got)] == [str(number) for number in range(50)]
 
 
 def test_a_pattern_without_a_topic_waits_for_one(world: World) -> None:
@@ -502,7 +537,7 @@ def test_lost_offsets_are_passed_over_where_that_is_asked_for(world: World) -> N
     world.forget(topic, before=6)
     lost = LostOffsets("skip")
     records = world.make([topic], lost)
-    records.assign({topic: {0: 2}})
+    records.assign({topic: {0: 2}}, Origin())
 
     got = read(records, 4)
     records.close()
@@ -542,7 +577,78 @@ def test_a_topic_made_anew_is_read_from_its_beginning_where_that_is_asked_for(wo
     topic = world.topic()
     world.produce(topic, ["a", "b"])
 
-    assert values(read(world.records(topic, progress={topic: {0: 500}}, lost="skip"), 2)) == ["a", "b"]
+    assert values(read(world.records(topic, progress={topic: {0: 500}}, lost=LostOffsets("skip")), 2)) == ["a", "b"]
+
+
+def made_anew(world: World, topic: str) -> None:
+    """Delete `topic` and create another one under its name."""
+    world.delete_topic(topic)
+
+    def created() -> bool:
+        try:
+            world.create(topic)
+        except KafkaException:
+            return False  # the old one is still on its way out
+        return True
+
+    until(created)
+
+
+def test_a_topic_made_anew_is_noticed_though_its_log_is_longer_than_our_offset(world: World) -> None:
+    """Our offset lies within it, and reading on would skip its beginning in silence."""
+    needs(world.records_can_be_deleted, world, "cannot delete topics")
+    topic = world.topic()
+    world.produce(topic, ["a", "b"])
+    records = world.records(topic)
+    read(records, 2)
+    progress, origin = records.positions(), records.origin()
+    records.close()
+    made_anew(world, topic)
+    world.produce(topic, [str(i) for i in range(10)])
+
+    with pytest.raises(LostData, match=r"deleted and created again.*our next offset 2 is one of the old log"):  # noqa: PT012 - refused at once, or by the first look
+        again = world.records(topic, progress=progress, origin=origin)
+        until(lambda: again.poll(0.1))
+    skipping = world.records(topic, progress=progress, origin=origin, lost=LostOffsets("skip"))
+    assert values(read(skipping, 10)) == [str(i) for i in range(10)]
+    assert skipping.origin().topic_ids[topic] != origin.topic_ids[topic]
+
+
+def test_a_topic_made_anew_while_it_is_read_gives_no_record_under_the_old_name(world: World) -> None:
+    """Each record says which topic it is of, and none of the new one comes before its first."""
+    needs(world.records_can_be_deleted, world, "cannot delete topics")
+    topic = world.topic()
+    world.produce(topic, ["a", "b"])
+    lost = LostOffsets("skip")
+    records = world.records(topic, lost=lost)
+    (old,) = {record.topic_id for record in read(records, 2)}
+    records.watermarks()
+    made_anew(world, topic)
+    world.produce(topic, [str(i) for i in range(10)])
+
+    got = read(records, 10)
+
+    assert [record.offset for record in got] == list(range(10))
+    assert old not in {record.topic_id for record in got}
+    assert lost.before(topic, 0, 0) == 0, "all of the old one had been read"
+
+
+def test_what_comes_to_match_an_entry_that_was_looked_up_is_read_from_its_beginning(world: World) -> None:
+    """Also when it came while the worker was down; a topic that is asked for anew begins at `kafka.start`."""
+    stem = f"later{uuid.uuid4().hex[:6]}"
+    records = world.records(f"^{stem}-.*", start="latest")
+    until(lambda: records.poll(0.05) or records.origin().entries)
+    origin = records.origin()
+    records.close()
+    late, asked = world.topic(stem=stem), world.topic(stem="asked")
+    for topic in (late, asked):
+        world.produce(topic, ["early"])
+
+    again = world.records(f"^{stem}-.*", asked, start="latest", origin=origin)
+    until(lambda: len(again.positions()) == 2)
+    world.produce(asked, ["new"])
+
+    assert {(r.topic, (r.value or b"").decode()) for r in read(again, 2)} == {(late, "early"), (asked, "new")}
 
 
 # --- the mirror ---------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from streamlearn.core.manifest import (
     FileDigest,
     LoraShape,
     Manifest,
+    Origin,
     ScoreLine,
 )
 from streamlearn.ports import Committed, IntakeStatus, NotFound, Restored
@@ -82,6 +83,11 @@ class ListSource:
         self.mirrored: Progress = {}
         self.looks_until_assigned = 0
         self.began_at: Progress = {}
+        self.recalled: Origin | None = None
+        self.passed: Progress = {}
+
+    def recall(self, origin: Origin) -> None:
+        self.recalled = origin
 
     def start(self, progress: Progress) -> None:
         start = progress.get("news", {}).get(0, 0)
@@ -96,6 +102,9 @@ class ListSource:
 
     def begun(self) -> Progress:
         return self.began_at
+
+    def origin(self) -> Origin:
+        return Origin(topic_ids={"news": {0: "id of news"}}, entries=("news",), passed=self.passed)
 
     def ends(self, should_stop: Callable[[], bool]) -> Progress:
         last = self._arrivals[-1].offset + 1 if self._arrivals else 0
@@ -128,6 +137,11 @@ class ListDeadLetters:
     def __init__(self) -> None:
         self.sent: list[Arrival] = []
         self.flushed = 0
+        self.full = False
+        self.trouble: str | None = None
+
+    def room(self) -> bool:
+        return not self.full
 
     def send(self, arrival: Arrival) -> None:
         self.sent.append(arrival)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from streamlearn.core.events import Progress, Record
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.lost_data import LostOffsets
 from streamlearn.ports import SourceRefused, SourceUnavailable
 
@@ -27,6 +29,7 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self.topics: dict[str, list[MemoryLog]] = {}
+        self.ids: dict[str, str] = {}
         self.committed: Progress = {}
         self.available = True
         self.changed = threading.Condition()
@@ -34,6 +37,8 @@ class MemoryCluster:
     def create_topic(self, topic: str, partitions: int = 1) -> None:
         """Create `topic`, or give it more partitions."""
         with self.changed:
+            if topic not in self.topics:
+                self.ids[topic] = uuid.uuid4().hex
             logs = self.topics.setdefault(topic, [])
             logs.extend(MemoryLog() for _ in range(partitions - len(logs)))
             self.changed.notify_all()
@@ -60,6 +65,7 @@ class MemoryCluster:
                     value=value,
                     timestamp=timestamp,
                     headers=headers,
+                    topic_id=self.ids[topic],
                 )
             )
             log.end += 1
@@ -69,6 +75,11 @@ class MemoryCluster:
         """Use up an offset without a record, as the end of a transaction does."""
         with self.changed:
             self.topics[topic][partition].end += 1
+
+    def delete_topic(self, topic: str) -> None:
+        """Remove a topic; one that is created again under its name is another."""
+        with self.changed:
+            del self.topics[topic], self.ids[topic]
 
     def forget(self, topic: str, partition: int, before: int) -> None:
         """Remove records as retention does."""
@@ -94,12 +105,17 @@ class MemoryRecords:
         self._start = start
         self._lost = lost or LostOffsets("fail")
         self._progress: Progress = {}
+        self._ids: dict[tuple[str, int], str] = {}
+        self._entries: tuple[str, ...] = ()
+        self._ends: dict[tuple[str, int], int] = {}
         self._next: Progress = {}
         self.paused = False
         self.closed = False
 
-    def assign(self, progress: Progress) -> None:
-        self._progress = progress
+    def assign(self, progress: Progress, origin: Origin) -> None:
+        self._progress = {topic: dict(offsets) for topic, offsets in progress.items()}
+        self._ids = {(topic, place): told for topic, ids in origin.topic_ids.items() for place, told in ids.items()}
+        self._entries = origin.entries
         self._discover()
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
@@ -123,6 +139,12 @@ class MemoryRecords:
     def positions(self) -> Progress:
         return {topic: dict(offsets) for topic, offsets in self._next.items()}
 
+    def origin(self) -> Origin:
+        topic_ids: dict[str, dict[int, str]] = {}
+        for (topic, partition), told in self._ids.items():
+            topic_ids.setdefault(topic, {})[partition] = told
+        return Origin(topic_ids=topic_ids, entries=self._entries)
+
     def mirror(self, progress: Progress) -> None:
         self._cluster.committed |= progress
 
@@ -130,20 +152,36 @@ class MemoryRecords:
         self.closed = True
 
     def _discover(self) -> None:
-        late = bool(self._next)
         for topic in self._topics:
             if not topic.startswith("^") and topic not in self._cluster.topics:
                 raise SourceRefused(f"topic {topic!r} does not exist")
         for topic, logs in list(self._cluster.topics.items()):
-            if any(re.match(t, topic) if t.startswith("^") else t == topic for t in self._topics):
+            if self._meant(topic, self._topics):
                 for partition, log in enumerate(logs):
+                    self._renew(topic, partition, log)
                     if partition not in self._next.get(topic, {}):
-                        self._next.setdefault(topic, {})[partition] = self._first(topic, partition, log, late)
+                        self._next.setdefault(topic, {})[partition] = self._first(topic, partition, log)
+                    self._ends[topic, partition] = log.end
+        self._entries = tuple(self._topics)
 
-    def _first(self, topic: str, partition: int, log: MemoryLog, late: bool) -> int:
+    @staticmethod
+    def _meant(topic: str, entries: Sequence[str]) -> bool:
+        return any(re.match(entry, topic) if entry.startswith("^") else entry == topic for entry in entries)
+
+    def _renew(self, topic: str, partition: int, log: MemoryLog) -> None:
+        place, told = (topic, partition), self._cluster.ids[topic]
+        if self._ids.setdefault(place, told) != told:
+            self._ids[place] = told
+            offsets = self._progress.setdefault(topic, {})
+            if (ours := self._next.get(topic, {}).pop(partition, offsets.get(partition))) is not None:
+                offsets[partition] = self._lost.made_anew(
+                    topic, partition, ours=ours, low=log.start, end=self._ends.get(place)
+                )
+
+    def _first(self, topic: str, partition: int, log: MemoryLog) -> int:
         if (ours := self._progress.get(topic, {}).get(partition)) is not None:
             return ours
-        if late or topic in self._progress or self._start == "earliest":
+        if self._start == "earliest" or topic in self._progress or self._meant(topic, self._entries):
             return log.start
         if self._start == "latest":
             return log.end

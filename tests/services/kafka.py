@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,11 @@ CONTAINER_IMAGE = os.environ.get("STREAMLEARN_TEST_KAFKA_IMAGE", "apache/kafka:4
 _START_TIMEOUT_S = 90.0
 _CLUSTER_ID = "c3RyZWFtbGVhcm4tdGVzdA"
 _BROKER = """\
-process.roles=broker,controller
-node.id=1
+process.roles={roles}
+node.id={node}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.quorum.voters=1@127.0.0.1:{controller}
 log.dirs={data}/log
@@ -53,6 +52,13 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 """
+_PAIR = (
+    # A dead broker is missed after 3 s instead of 9, and takes nothing with it.
+    "broker.session.timeout.ms=3000",
+    "broker.heartbeat.interval.ms=500",
+    "offsets.topic.replication.factor=2",
+    "transaction.state.log.replication.factor=2",
+)
 _LOGGING = """\
 rootLogger.level = WARN
 rootLogger.appenderRef.stderr.ref = stderr
@@ -100,43 +106,39 @@ class KafkaService:
         return AdminClient({"bootstrap.servers": self.address}, logger=quiet_logger())
 
 
-class OwnedKafka(KafkaService):
-    """Apache Kafka as a child process, which a test may stop and start."""
+class Node:
+    """One node of Apache Kafka as a child process, which a test may stop and start on its data."""
 
-    def __init__(self, home: Path, data: Path) -> None:
+    def __init__(self, home: Path, data: Path, properties: str) -> None:
+        """Format `data` for a node of `properties`; `start` starts it."""
         self._home = home
         self._data = data
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller = _free_port(), _free_port()
-        (data / "server.properties").write_text(_BROKER.format(port=port, controller=controller, data=data))
+        data.mkdir(exist_ok=True)
+        self._properties = data / "server.properties"
+        self._properties.write_text(properties)
         (data / "log4j2.properties").write_text(_LOGGING)
-        super().__init__(f"127.0.0.1:{port}", f"Apache Kafka {_version_in(home)} (KAFKA_HOME)", real=True)
-        self._java("kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", self._properties).wait(
-            _START_TIMEOUT_S
-        )
-        self.start()
-
-    @property
-    def _properties(self) -> str:
-        return str(self._data / "server.properties")
+        formatting = ("format", "--cluster-id", _CLUSTER_ID, "--config", str(self._properties))
+        self._java("kafka.tools.StorageTool", *formatting).wait(_START_TIMEOUT_S)
 
     @property
     def pid(self) -> int | None:
-        """The broker's process, None while it is stopped."""
+        """The process, None while it is stopped."""
         return self._process.pid if self._process is not None else None
 
-    def start(self) -> None:
-        """Start the broker on its data and wait until it answers."""
+    @property
+    def log(self) -> str:
+        """What it has written."""
+        return (self._data / "broker.log").read_text(errors="replace")
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the node; it answers some seconds later."""
         assert self._process is None, "it runs already"
-        self._process = process = self._java("kafka.Kafka", self._properties)
-        try:
-            _wait_for_broker(self.address, alive=lambda: process.poll() is None)
-        except TimeoutError as error:
-            self.stop()
-            raise TimeoutError(f"{error}\n{(self._data / 'broker.log').read_text()[-2000:]}") from None
+        self._process = self._java("kafka.Kafka", str(self._properties))
+        return self._process
 
     def stop(self, *, kill: bool = False) -> None:
-        """End the broker: orderly, or as a crash."""
+        """End the node: orderly, or as a crash."""
         if (process := self._process) is None:
             return
         self._process = None
@@ -150,16 +152,100 @@ class OwnedKafka(KafkaService):
             process.kill()
             process.wait(30)
 
-    def restart(self, *, kill: bool = False) -> None:
-        """Stop and start on the same port and data."""
-        self.stop(kill=kill)
-        self.start()
-
     def _java(self, *arguments: str) -> subprocess.Popen[bytes]:
         flags = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
         flags += [f"-Dlog4j2.configurationFile={self._data / 'log4j2.properties'}", "-cp", f"{self._home}/libs/*"]
         with (self._data / "broker.log").open("ab") as log:
             return subprocess.Popen(["java", *flags, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+class OwnedKafka(KafkaService):
+    """Apache Kafka as a child process, which a test may stop and start."""
+
+    def __init__(self, home: Path, data: Path, *, lines: Sequence[str] = ()) -> None:
+        """Start a broker.
+
+        Args:
+            home: with `libs/`, as a Kafka distribution.
+            data: where it keeps everything.
+            lines: of its configuration, behind ours; the last of a name counts (`advertised.listeners=…` behind a
+                proxy, further listeners).
+        """
+        port, controller = _free_port(), _free_port()
+        ours = _BROKER.format(node=1, roles="broker,controller", port=port, controller=controller, data=data)
+        self._node = Node(home, data, "\n".join([ours, _combined(port, controller), *lines, ""]))
+        super().__init__(f"127.0.0.1:{port}", f"Apache Kafka {_version_in(home)} (KAFKA_HOME)", real=True)
+        self.start()
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process, None while it is stopped."""
+        return self._node.pid
+
+    def start(self) -> None:
+        """Start the broker on its data and wait until it answers."""
+        process = self._node.start()
+        try:
+            _wait_for_broker(self.address, alive=lambda: process.poll() is None)
+        except TimeoutError as error:
+            self.stop()
+            raise TimeoutError(f"{error}\n{self._node.log[-2000:]}") from None
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the broker: orderly, or as a crash."""
+        self._node.stop(kill=kill)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Stop and start on the same port and data."""
+        self.stop(kill=kill)
+        self.start()
+
+
+class OwnedCluster(KafkaService):
+    """Two nodes of Apache Kafka: the first is controller and broker, the second a broker that may die."""
+
+    def __init__(self, home: Path, data: Path) -> None:
+        controller, ports = _free_port(), (_free_port(), _free_port())
+        self.nodes: list[Node] = []
+        for number, port in enumerate(ports, start=1):
+            folder = data / f"node-{number}"
+            roles = "broker,controller" if number == 1 else "broker"
+            ours = _BROKER.format(node=number, roles=roles, port=port, controller=controller, data=folder)
+            listeners = _combined(port, controller) if number == 1 else f"listeners=PLAINTEXT://127.0.0.1:{port}"
+            self.nodes.append(Node(home, folder, "\n".join([ours, listeners, *_PAIR, ""])))
+        super().__init__(
+            ",".join(f"127.0.0.1:{port}" for port in ports),
+            f"two nodes of Apache Kafka {_version_in(home)} (KAFKA_HOME)",
+            real=True,
+        )
+        for node in self.nodes:
+            node.start()
+        admin = self.admin()
+        _wait_until(lambda: _brokers(admin) == {1, 2}, "a cluster of two brokers", deadline_s=_START_TIMEOUT_S)
+
+    def replicated_topic(self, stem: str, *, leader: int) -> str:
+        """Create a topic of one partition on both brokers, led by node `leader`, and return its name."""
+        name = f"{stem}-{uuid.uuid4().hex[:10]}"
+        admin, follower = self.admin(), 3 - leader
+        admin.create_topics([NewTopic(name, 1, replica_assignment=[[leader, follower]])])[name].result(30)
+        _wait_until(lambda: self.leader_of(name) == leader and len(self.in_sync(name)) == 2, name)
+        return name
+
+    def leader_of(self, topic: str) -> int:
+        """Return the node that leads the topic's partition; -1 while none does."""
+        return int(self._partition(topic).leader) if self._partition(topic) else -1
+
+    def in_sync(self, topic: str) -> list[int]:
+        """Return the nodes that have all of the topic's partition."""
+        return list(self._partition(topic).isrs) if self._partition(topic) else []
+
+    def stop(self) -> None:
+        """End both nodes."""
+        for node in reversed(self.nodes):
+            node.stop(kill=True)
+
+    def _partition(self, topic: str) -> Any:
+        return self.admin().list_topics(topic, timeout=10).topics[topic].partitions.get(0)
 
 
 class MockKafka(KafkaService):
@@ -235,6 +321,17 @@ def _container() -> Iterator[KafkaService]:
         yield KafkaService(f"127.0.0.1:{port}", f"Apache Kafka in a container ({CONTAINER_IMAGE})", real=True)
 
 
+def _combined(port: int, controller: int) -> str:
+    return f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"
+
+
+def _brokers(admin: AdminClient) -> set[int]:
+    try:
+        return set(admin.list_topics(timeout=1).brokers)
+    except KafkaException:
+        return set()
+
+
 def _wait_for_broker(address: str, alive: Any) -> None:
     client = AdminClient({"bootstrap.servers": address}, logger=quiet_logger())
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -247,11 +344,11 @@ def _wait_for_broker(address: str, alive: Any) -> None:
     raise TimeoutError(f"no broker answers at {address}")
 
 
-def _wait_until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 30
+def _wait_until(condition: Any, what: str, *, deadline_s: float = 30.0) -> None:
+    deadline = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come to be within 30 s")
+            raise TimeoutError(f"{what} did not come to be within {deadline_s:g} s")
         time.sleep(0.02)
 
 

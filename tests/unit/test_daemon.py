@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +14,10 @@ from streamlearn.core.manifest import EventLine, ScoreLine
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamState
 from streamlearn.daemon import Daemon, DaemonSettings
-from streamlearn.ports import Fatal, Fenced, StoreUnavailable
+from streamlearn.ports import Fatal, Fenced, IntakeStatus, Restored, StoreUnavailable
 from streamlearn.publisher import Publisher
 from streamlearn.reporter import Reporter
+from streamlearn.telemetry.health import Trouble
 from tests.fakes.daemon import (
     DIGEST,
     ListDeadLetters,
@@ -37,11 +40,13 @@ class Rig:
         lineage: MemoryLineage | None = None,
         *,
         every: int = 10**9,
+        every_s: float = 1e9,
         flush_s: float = 1e9,
         publish_every_s: float = 1e12,
+        source: ListSource | None = None,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
-        self.source = ListSource(arrivals)
+        self.source = source or ListSource(arrivals)
         self.letters = ListDeadLetters()
         self.learner = NumberLearner()
         self.health = RecordingHealth()
@@ -73,7 +78,7 @@ class Rig:
                 publisher=self.publisher,
                 clock=self.clock,
                 settings=CheckpointSettings(
-                    every_s=1e9,
+                    every_s=every_s,
                     every_events=every,
                     publish_every=Every(unit="seconds", amount=publish_every_s),
                     config_digest=DIGEST,
@@ -138,6 +143,60 @@ def test_a_crash_changes_nothing_but_the_time(kill_after: int) -> None:
     assert lineage.ledger == undisturbed.lineage.ledger
     assert restarted.learner.weight == undisturbed.learner.weight
     assert restarted.stream.scores == undisturbed.stream.scores
+
+
+def test_a_step_is_flushed_when_the_stream_is_quiet_and_not_when_the_worker_was_busy() -> None:
+    """Time that passed while events were at hand does not show in the batches."""
+    passed = [arrival(offset, outcome=Outcome.FILTERED) for offset in range(1, 9)]
+    # Each look at the clock costs more than the flush timer allows.
+    busy = Rig([arrival(0), *passed, arrival(9), arrival(10)], flush_s=0.0005)
+    busy.source._on_empty = busy.stop_when(lambda: busy.stream.waiting == 0)
+
+    busy.daemon.run()
+    busy.publisher.close()
+
+    flushed = [(line.id, line.flushed) for line in busy.lineage.ledger if isinstance(line, ScoreLine)]
+    assert flushed == [("news:0:0", False), ("news:0:9", False), ("news:0:10", True)]
+
+
+def test_a_worker_that_reads_no_partition_yet_does_not_take_that_for_a_quiet_stream() -> None:
+    """What waited at a crash is learnt together with what comes next, however long the brokers take to answer."""
+    rig = Rig([arrival(0)])
+    rig.source._on_empty = rig.daemon.stop
+    rig.daemon.run()
+    rig.publisher.close()
+    again = Rig([arrival(0)], rig.lineage, flush_s=0.0005)
+    again.source.looks_until_assigned = 10**9
+    looks = iter(range(50))
+    again.source._on_empty = again.stop_when(lambda: next(looks, None) is None)
+
+    again.daemon.run()
+    again.publisher.close()
+
+    assert not any(isinstance(line, ScoreLine) for line in rig.lineage.ledger)
+    assert again.stream.waiting == 1
+
+
+def test_reading_goes_on_behind_a_gap_that_the_broker_left_at_the_end() -> None:
+    """A marker behind the last record was no record: when retention removes it, nothing of ours is lost."""
+    rig = Rig([arrival(0), arrival(1)])
+    rig.source.passed = {"news": {0: 5}}
+    rig.run_to_the_end()
+    draft = rig.lineage.commits[-1][0]
+    assert draft.progress == {"news": {0: 2}}, "progress speaks of records"
+
+    assert draft.origin.passed == {"news": {0: 5}}
+
+    again = Rig([arrival(0), arrival(1)], rig.lineage)
+    again.source.passed = {"news": {0: 5}}
+    again.run_to_the_end()
+
+    assert again.source.recalled == draft.origin
+    assert len(rig.lineage.commits) == 1, "nothing new was passed"
+    another = Rig([arrival(0), arrival(1)], rig.lineage)
+    another.source.passed = {"news": {0: 6}}
+    another.run_to_the_end()
+    assert rig.lineage.commits[-1][0].origin.passed == {"news": {0: 6}}, "a gap alone is worth a checkpoint"
 
 
 def test_dead_letters_are_flushed_before_the_head_moves() -> None:
@@ -313,3 +372,190 @@ def test_a_learner_that_has_broken_down_ends_the_process() -> None:
         rig.run_to_the_end()
 
     assert len(rig.learner.batches) == 3
+
+
+# --- a store or brokers that are away -----------------------------------------------------
+
+
+class StalledLineage(MemoryLineage):
+    """Takes no checkpoint until `back`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = threading.Event()
+        self.on_commit = self._wait
+
+    def _wait(self) -> None:
+        assert self.back.wait(60)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for twenty ledger lines, and a worker that tells of trouble at once."""
+    monkeypatch.setattr("streamlearn.checkpointer._MAX_LINES", 20)
+    monkeypatch.setattr("streamlearn.telemetry.health._TROUBLE_S", 0.0)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_learning_goes_on_while_the_store_is_away_and_until_memory_is_full() -> None:
+    """Then nothing is admitted, which is told, and goes on by itself."""
+    lineage = StalledLineage()
+    rig = Rig([arrival(offset) for offset in range(100)], lineage, every_s=0.001)
+    admitted: list[int] = []
+
+    def not_ready(reason: str) -> None:
+        RecordingHealth.not_ready(rig.health, reason)
+        if "the store has not taken a checkpoint" in reason:
+            admitted.append(rig.stream.totals.events)
+            if len(admitted) == 3:
+                lineage.back.set()
+
+    rig.health.not_ready = not_ready  # type: ignore[method-assign]
+    rig.run_to_the_end()
+
+    assert 0 < admitted[0] < 100, "it learnt on beyond the checkpoint in flight"
+    assert admitted[0] == admitted[2], "and admitted nothing while memory was full"
+    trouble = rig.health.states.index(STORE_AWAY)
+    assert rig.health.states[trouble - 1] == "ready"
+    assert "ready" in rig.health.states[trouble:]
+    assert [line.offset for line in lineage.ledger if isinstance(line, EventLine)] == list(range(100))
+
+
+STORE_AWAY = "the store has not taken a checkpoint for too long; nothing is admitted meanwhile"
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_counted_checkpoint_that_waits_for_the_one_before_is_told_too() -> None:
+    """With `checkpoint.every_events` nothing is admitted in between, so the worker does not do its work."""
+    lineage = StalledLineage()
+    rig = Rig([arrival(offset) for offset in range(14)], lineage, every=4)
+
+    def not_ready(reason: str) -> None:
+        RecordingHealth.not_ready(rig.health, reason)
+        if reason == STORE_AWAY:
+            lineage.back.set()
+
+    rig.health.not_ready = not_ready  # type: ignore[method-assign]
+    rig.run_to_the_end()
+
+    assert STORE_AWAY in rig.health.states
+    assert rig.health.states[-2:] == ["ready", "shutting down"]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_nothing_is_admitted_while_there_is_no_room_for_dead_letters() -> None:
+    """What cannot be made safe elsewhere must not count as passed; the worker says what it waits for."""
+    rig = Rig([arrival(0), arrival(1, outcome=Outcome.DEAD_LETTER)])
+    rig.letters.full, rig.letters.trouble = True, "the brokers do not take dead letters"
+
+    def not_ready(reason: str) -> None:
+        RecordingHealth.not_ready(rig.health, reason)
+        if reason == rig.letters.trouble:
+            assert rig.stream.totals.events == 0
+            rig.letters.full = False
+
+    rig.health.not_ready = not_ready  # type: ignore[method-assign]
+    rig.run_to_the_end()
+
+    assert rig.letters.trouble in rig.health.states
+    assert len(rig.letters.sent) == 1
+
+
+class TroubledSource(ListSource):
+    """Its brokers are away while `trouble` says so."""
+
+    trouble: str | None = None
+
+    def status(self) -> IntakeStatus:
+        return replace(super().status(), trouble=self.trouble)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_brokers_that_are_away_are_told_once_nothing_is_left_to_learn() -> None:
+    """A worker that has nothing to do for an outage is not one that waits for events."""
+    source = TroubledSource([arrival(0)])
+    rig = Rig([arrival(0)], source=source)
+    source.trouble = "the brokers do not answer"
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            source.trouble = None
+        if looks == 6:
+            rig.daemon.stop()
+
+    source._on_empty = look
+    rig.daemon.run()
+    rig.publisher.close()
+
+    assert rig.health.states[2:] == ["ready", *["the brokers do not answer"] * 2, "ready", "shutting down"]
+
+
+class AwayLineage(MemoryLineage):
+    """Its store is away when it is asked for the lease; `meanwhile` happens while it is waited for."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def acquire(self, should_stop: Callable[[], bool]) -> Restored | None:
+        self.meanwhile()
+        raise StoreUnavailable("the store is away")
+
+
+def test_a_stop_before_anything_was_learnt_is_no_failure() -> None:
+    """Who waits for a store to begin with has nothing to lose."""
+    lineage = AwayLineage()
+    rig = Rig([arrival(0)], lineage)
+    lineage.meanwhile = rig.daemon.stop
+
+    assert rig.daemon.run().events == 0
+    assert not rig.daemon.at_stake
+    with pytest.raises(StoreUnavailable):
+        Rig([arrival(0)], AwayLineage()).daemon.run()
+
+
+@pytest.mark.parametrize("until_end", [True, False])
+def test_a_stop_gives_the_last_checkpoint_the_grace_time_and_no_more(until_end: bool) -> None:
+    """Also where a backfill waits for its last checkpoint already, which nobody hurried until then."""
+    lineage = StalledLineage()
+    rig = Rig([arrival(offset) for offset in range(4)], lineage)
+    at_stake: list[bool] = []
+
+    def not_ready(reason: str) -> None:
+        RecordingHealth.not_ready(rig.health, reason)
+        if reason == "shutting down":
+            at_stake.append(rig.daemon.at_stake)
+            threading.Timer(0.5, rig.daemon.stop).start()
+
+    rig.health.not_ready = not_ready  # type: ignore[method-assign]
+    if not until_end:
+        rig.source._on_empty = rig.daemon.stop
+    rig.clock._tick_s = 1.0
+    with pytest.raises(Fatal, match=r"within 10 s \(shutdown\.grace_s\)"):
+        rig.daemon.run(until_end=until_end)
+
+    assert at_stake == [True]
+    assert not rig.daemon.at_stake, "nobody waits for the store any longer"
+    lineage.back.set()
+    rig.publisher.close()
+
+
+def test_a_wait_at_the_store_s_ordinary_pace_is_no_trouble() -> None:
+    """A probe that flaps with every checkpoint would be looked at by nobody."""
+    health, clock = RecordingHealth(), ManualClock()
+    trouble = Trouble(health, clock)
+    for _ in range(3):
+        trouble.note("away")
+        clock.time += 4.9
+        trouble.note("away")
+        trouble.note(None)
+    assert health.states == []
+
+    trouble.note("away")
+    clock.time += 5.0
+    trouble.note("away")
+    trouble.note("away for another reason")
+    trouble.note(None)
+    trouble.note(None)
+    assert health.states == ["away", "away for another reason", "ready"]

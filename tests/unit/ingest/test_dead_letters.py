@@ -161,3 +161,21 @@ def test_the_latest_time_stamp_kafka_can_hold_can_be_sent(rig: Rig) -> None:
     rig.send(1, timestamp=(2**63 - 1) / 1000.0)
 
     assert [timestamp for _, timestamp, _ in rig.producer.waiting] == [2**63 - 1]
+
+
+def test_a_full_queue_takes_one_more_letter_and_has_no_room_until_that_is_in(rig: Rig) -> None:
+    """Who asks for room first never waits: the learner's thread stays alive through an outage."""
+    rig.producer.room = 1
+    rig.send(1)
+    assert rig.letters.room()
+
+    rig.send(2)
+
+    assert not rig.letters.room()
+    with pytest.raises(SourceUnavailable, match="fill their queue"):
+        rig.send(3)
+    rig.producer.answers = {1: None}
+    assert rig.letters.room()
+    rig.producer.answers = {2: None}
+    rig.letters.flush(1.0)
+    assert rig.telemetry.counts == {"streamlearn_dead_letters_sent_total": 2}

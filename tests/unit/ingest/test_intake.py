@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamlearn.core.events import Arrival, Outcome, Progress, Record
+from streamlearn.core.manifest import Origin
 from streamlearn.ingest.intake import Intake, open_intake
 from streamlearn.ingest.lost_data import LostOffsets
 from streamlearn.ports import Chunker, Fatal, LostData, SourceRefused
@@ -33,6 +34,7 @@ def opening(cluster: MemoryCluster) -> Iterator[Open]:
     def open_one(
         *, progress: Progress | None = None, chunker: Chunker | None = None, records: Any = None, **knobs: Any
     ) -> Intake:
+        recalled = knobs.pop("recalled", Origin())
         config = configured(
             kafka={"on_lost_data": knobs.pop("on_lost_data", "fail")},
             errors={"tolerance": knobs.pop("tolerance", "all")},
@@ -42,6 +44,7 @@ def opening(cluster: MemoryCluster) -> Iterator[Open]:
         records = records or MemoryRecords(cluster, ["news"], lost=lost)
         intake = open_intake(config, records, lost, chunker or WordChunker(), SilentTelemetry(), SystemClock())
         opened.append(intake)
+        intake.recall(recalled)
         intake.start(progress or {})
         return intake
 
@@ -221,6 +224,73 @@ def test_reading_began_before_the_first_record_and_not_after_its_batch(cluster: 
     until(lambda: intake.status().buffered_records == 5)
 
     assert intake.begun() == {"news": {0: 0, 1: 0, 2: 0}}
+
+
+def test_a_gap_at_the_end_is_passed_when_everything_before_it_was_taken(cluster: MemoryCluster, opening: Open) -> None:
+    """A restart goes on behind a transaction's marker, but never behind a record that still waits."""
+    for value in (b"one", b"two"):
+        cluster.append("news", value)
+    cluster.mark("news")
+    intake = opening()
+    until(lambda: intake.status().buffered_records == 2)
+    assert intake.origin().passed == {}
+
+    take(intake, 2)
+
+    until(lambda: intake.origin().passed == {"news": {0: 3}})
+
+
+def test_offsets_that_were_lost_are_not_passed_before_a_record_tells_of_them(
+    cluster: MemoryCluster, opening: Open
+) -> None:
+    """Or a restart in between would go on behind them, and nobody would count them."""
+    for _ in range(5):
+        cluster.append("news", b"old")
+    cluster.forget("news", 0, before=5)
+    intake = opening(progress={"news": {0: 2}}, on_lost_data="skip")
+    until(lambda: intake.caught_up({"news": {0: 5}}))
+    assert intake.origin().passed == {}
+
+    cluster.append("news", b"new")
+
+    assert [arrival.skipped for arrival in take(intake, 1)] == [3]
+    assert intake.origin().passed == {}, "progress says it"
+
+
+def test_a_topic_that_was_made_anew_is_passed_no_further_than_it_was_read(
+    cluster: MemoryCluster, opening: Open
+) -> None:
+    """What was known of the old one would skip records of the new one."""
+    for _ in range(5):
+        cluster.append("news", b"old")
+    intake = opening(on_lost_data="skip", buffer_records=1)
+    take(intake, 5)
+    until(lambda: intake.caught_up({"news": {0: 5}}))
+    with cluster.changed:
+        del cluster.topics["news"]
+        cluster.create_topic("news", 2)
+        for partition in (0, 1, 1, 1):
+            cluster.append("news", b"new", partition=partition)
+
+    assert [(a.partition, a.offset) for a in take(intake, 1)] == [(0, 0)]
+    assert intake.origin().passed == {}
+
+
+def test_a_gap_that_was_recalled_is_where_reading_goes_on(cluster: MemoryCluster, opening: Open) -> None:
+    """And it is passed on to the next checkpoint, until a record comes behind it."""
+    cluster.append("news", b"old")
+    cluster.mark("news")
+    cluster.forget("news", 0, before=2)
+    recalled = Origin(passed={"news": {0: 2}})
+    intake = opening(progress={"news": {0: 1}}, recalled=recalled)
+    assert intake.origin().passed == {"news": {0: 2}}
+    until(lambda: intake.caught_up({"news": {0: 2}}))
+    assert intake.origin().passed == {"news": {0: 2}}
+
+    cluster.append("news", b"new")
+
+    assert [(arrival.offset, arrival.skipped) for arrival in take(intake, 1)] == [(2, 0)]
+    assert intake.origin().passed == {}
 
 
 def test_lag_counts_from_what_was_taken(cluster: MemoryCluster, opening: Open) -> None:
