@@ -4,6 +4,8 @@
 SHELL := bash
 BIN := .venv/bin
 ARGS ?=
+# More than cores: the tests of outages and leases wait most of their time.
+JOBS ?= 3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +18,7 @@ demo: setup ## learn a real stream on embedded parts, about four minutes
 	@$(BIN)/streamlearn demo $(ARGS)
 
 test: setup ## pass the tests; real Kafka and S3 servers are used where they are found
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup ## format, lint, types, layers, generated docs; changes nothing
 	@echo 'ruff: format and rules';  $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("tiny-model"))
 
 
+_PARTS = pytest.StashKey[dict[str, None]]()
+
+
+def _parts() -> list[str]:
+    return [*kafka_service.parts_used(), *s3_service.used()]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs tests for another tells it which parts they have used."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["parts"] = _parts()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Hear what `pytest_sessionfinish` told."""
+    told = getattr(node, "workeroutput", {}).get("parts", [])
+    node.config.stash.setdefault(_PARTS, {}).update(dict.fromkeys(told))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which real parts stood behind the results."""
-    parts = dict.fromkeys((*kafka_service.parts_used(), *s3_service.used()))
+    parts = dict.fromkeys(_parts()) | terminalreporter.config.stash.get(_PARTS, {})
     if parts:
         terminalreporter.write_line(f"real parts used: {'; '.join(parts)}")

@@ -141,7 +141,10 @@ class KafkaWorld(World):
         self.transactions_leave_gaps = self.finds_offsets_by_time = service.real
         self.partitions_can_be_added = self.records_can_be_deleted = service.real
         self.group = f"contract-{uuid.uuid4().hex[:8]}"
-        self._producer = Producer({"bootstrap.servers": service.address}, logger=quiet_logger())
+        # Idempotent: a leader that is not ready yet must not put records out of order, or there twice.
+        self._producer = Producer(
+            {"bootstrap.servers": service.address, "enable.idempotence": True}, logger=quiet_logger()
+        )
 
     def topic(self, partitions: int = 1, stem: str = "records") -> str:
         return self.service.new_topic(stem, partitions=partitions)
