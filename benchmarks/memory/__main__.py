@@ -23,7 +23,7 @@ from benchmarks.memory.sampling import ALLOWED_MB, Sample, Samples, events_passe
 from streamlearn.registry.directory import DirectoryStore
 from streamlearn.registry.reader import LineageReader
 from tests.services.kafka import KafkaService, OwnedKafka
-from tests.services.s3 import free_ports
+from tests.services.ports import free_ports
 
 _CONFIG = """\
 [stream]

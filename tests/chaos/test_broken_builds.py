@@ -113,6 +113,10 @@ class Play:
         last.wait(lambda: last.code is not None, "the end of the stream")
         assert last.code == 0, last.last_words
 
+    def ends(self) -> list[tuple[int | None, str]]:
+        """Return how each life ended: its exit code and its last words."""
+        return [(life.code, life.last_words) for life in self._lives]
+
     def over(self) -> None:
         """End whoever still lives."""
         for life in self._lives:
@@ -176,7 +180,7 @@ def test_a_broken_build_is_caught(
     finally:
         play.over()
 
-    assert kind in {fault.kind for fault in found.faults}, [str(fault) for fault in found.faults]
+    assert kind in {fault.kind for fault in found.faults}, ([str(fault) for fault in found.faults], play.ends())
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(played[0], id=name) for name, played in SCENARIOS.items()])

@@ -32,7 +32,7 @@ from streamlearn.registry.directory import DirectoryStore
 from streamlearn.registry.reader import LineageReader
 from streamlearn.reporter import RunReport
 from tests.services.kafka import KafkaService, OwnedCluster, OwnedKafka, quiet_logger
-from tests.services.s3 import free_ports
+from tests.services.ports import free_ports
 from tests.services.worker import DEADLINE_S, running, wait_until
 
 GOOD, BAD = "admitted", "dead_letter"

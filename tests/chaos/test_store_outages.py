@@ -33,8 +33,9 @@ from streamlearn.registry.reader import LineageReader
 from streamlearn.reporter import RunReport
 from tests.services.faulty_s3 import EXPIRED_TOKEN, TRANSIENT, faulty
 from tests.services.kafka import KafkaService
+from tests.services.ports import free_ports
 from tests.services.proxy import Proxy
-from tests.services.s3 import S3Server, free_ports
+from tests.services.s3 import S3Server
 from tests.services.worker import DEADLINE_S, RunningWorker, running, wait_until
 
 ROOM = 400

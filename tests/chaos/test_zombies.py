@@ -30,7 +30,8 @@ from streamlearn.registry.open import open_store
 from streamlearn.registry.reader import LineageReader
 from tests.chaos.lives import Life, forked
 from tests.services.kafka import KafkaService
-from tests.services.s3 import S3Server, free_ports
+from tests.services.ports import free_ports
+from tests.services.s3 import S3Server
 from tests.services.worker import wait_until
 
 _log = logging.getLogger(__name__)

@@ -384,14 +384,23 @@ def test_an_outage_is_waited_out(kafka: KafkaService) -> None:
     world = KafkaWorld(kafka)
     topic = world.topic()
     world.produce(topic, ["before"])
-    records = world.records(topic)
-    read(records, 1)
+    records, leaving = world.records(topic), world.records(topic)
+    for each in (records, leaving):
+        read(each, 1)
+    leaving.mirror({topic: {0: 1}})
+    until(lambda: leaving.poll(0.1) or world.committed(topic) == 1)
 
     kafka.stop()
-    assert not records.poll(0.5)
-    with pytest.raises(SourceUnavailable):
-        records.watermarks()
-    kafka.start()
+    try:
+        assert not records.poll(0.5)
+        with pytest.raises(SourceUnavailable):
+            records.watermarks()
+        leaving.mirror({topic: {0: 1}})
+        began = time.monotonic()
+        leaving.close()
+        assert time.monotonic() - began < 20.0, "the end of a process does not wait for a commit nobody takes"
+    finally:
+        kafka.start()
     world.produce(topic, ["after"])
 
     assert values(read(records, 1)) == ["after"]

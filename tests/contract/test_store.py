@@ -18,7 +18,8 @@ from streamlearn.ports import Conflict, NotFound, ObjectStore, StoreRefused, Sto
 from streamlearn.registry.directory import DirectoryStore
 from streamlearn.registry.open import open_store
 from tests.contract.stores import GIVEN, KINDS, S3_KINDS, fresh_store, patient
-from tests.services.s3 import S3Server, free_ports
+from tests.services.ports import free_ports
+from tests.services.s3 import S3Server
 
 RACERS = 8
 

@@ -17,7 +17,7 @@ from streamlearn.ports import NotFound
 from streamlearn.registry.open import open_store
 from streamlearn.registry.reader import LineageReader, Version
 from tests.services.containers import docker_answers
-from tests.services.s3 import free_ports
+from tests.services.ports import free_ports
 from tests.services.worker import wait_until
 
 ROOT = Path(__file__).parents[2]

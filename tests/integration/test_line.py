@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.test_bad_records import BAD, bad
 from tests.services.kafka import KafkaService
-from tests.services.s3 import S3Server, free_ports
+from tests.services.ports import free_ports
+from tests.services.s3 import S3Server
 from tests.services.worker import RunningWorker, running, streamlearn, wait_until
 
 ANIMALS = ("fox", "dog", "owl", "cat", "hen")

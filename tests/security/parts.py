@@ -26,7 +26,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from streamlearn.config import S3
 from tests.services.kafka import KafkaService, quiet_logger
-from tests.services.s3 import S3Server, free_ports, minio_binary, process, wait_until_ready
+from tests.services.ports import free_ports
+from tests.services.s3 import S3Server, minio_binary, process, wait_until_ready
 from tests.services.tls import Authority, Identity
 from tests.services.worker import wait_until
 

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.security.canaries import Canaries
 from tests.security.forked import run_all
 from tests.security.parts import SecureKafka, TlsServer, run_secure_kafka, run_tls_minio
-from tests.services.s3 import free_ports
+from tests.services.ports import free_ports
 from tests.services.tls import Authority, Identity
 from tests.services.worker import running, wait_until
 

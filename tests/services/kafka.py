@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.services.containers import docker_answers
+from tests.services.ports import free_ports
 
 CONTAINER_IMAGE = os.environ.get("STREAMLEARN_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
 _START_TIMEOUT_S = 90.0
@@ -171,7 +171,7 @@ class OwnedKafka(KafkaService):
             lines: of its configuration, behind ours; the last of a name counts (`advertised.listeners=…` behind a
                 proxy, further listeners).
         """
-        port, controller = _free_port(), _free_port()
+        port, controller = free_ports(2)
         ours = _BROKER.format(node=1, roles="broker,controller", port=port, controller=controller, data=data)
         self._node = Node(home, data, "\n".join([ours, _combined(port, controller), *lines, ""]))
         super().__init__(f"127.0.0.1:{port}", f"Apache Kafka {_version_in(home)} (KAFKA_HOME)", real=True)
@@ -205,7 +205,7 @@ class OwnedCluster(KafkaService):
     """Two nodes of Apache Kafka: the first is controller and broker, the second a broker that may die."""
 
     def __init__(self, home: Path, data: Path) -> None:
-        controller, ports = _free_port(), (_free_port(), _free_port())
+        controller, *ports = free_ports(3)
         self.nodes: list[Node] = []
         for number, port in enumerate(ports, start=1):
             folder = data / f"node-{number}"
@@ -292,7 +292,7 @@ def mock_kafka() -> KafkaService:
 def _container() -> Iterator[KafkaService]:
     from testcontainers.core.container import DockerContainer
 
-    port = _free_port()
+    (port,) = free_ports(1)
     settings = {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -350,12 +350,6 @@ def _wait_until(condition: Any, what: str, *, deadline_s: float = 30.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come to be within {deadline_s:g} s")
         time.sleep(0.02)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _version_in(home: Path) -> str:

@@ -13,13 +13,12 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +32,7 @@ from pydantic import SecretStr
 
 from streamlearn.config import S3, Store
 from tests.services.containers import docker_answers
+from tests.services.ports import free_ports
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -118,16 +118,6 @@ class S3Server:
                 for item in page.get("Contents", ()):
                     client.delete_object(Bucket=bucket, Key=item["Key"])
             client.delete_bucket(Bucket=bucket)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nobody listens on."""
-    with ExitStack() as held:
-        # All held before any is given back, so that none is returned twice.
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _die_with_parent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from streamlearn.bootstrap import StoppedEarly, Worker, _stream_settings
 from streamlearn.config import Config
 from streamlearn.ports import StoreUnavailable
-from tests.services.s3 import free_ports
+from tests.services.ports import free_ports
 from tests.services.worker import wait_until
 from tests.unit.learner.conftest import config_for
 
