@@ -195,7 +195,7 @@ class KafkaWorld(World):
             "topics": topics,
             "start": knobs.get("start", "earliest"),
             "group": self.group,
-            "discovery_interval_s": 0.2,
+            "discovery_interval_s": knobs.get("discovery_interval_s", 0.2),
         }
         config = Config.model_validate(
             {"stream": {"name": "contract"}, "kafka": kafka, "store": {"url": "x"}, "model": {"name": "x"}}
@@ -643,6 +643,21 @@ def test_a_topic_made_anew_while_it_is_read_gives_no_record_under_the_old_name(w
     assert [record.offset for record in got] == list(range(10))
     assert old not in {record.topic_id for record in got}
     assert lost.before(topic, 0, 0) == 0, "all of the old one had been read"
+
+
+def test_nothing_of_a_topic_made_anew_is_taken_for_the_old_ones_between_two_looks(world: World) -> None:
+    """The client itself goes on at our offset of the new log without a word: only who asks after each fetch knows."""
+    needs(world.records_can_be_deleted, world, "cannot delete topics")
+    topic = world.topic()
+    world.produce(topic, ["a", "b"])
+    records = world.records(topic, lost=LostOffsets("skip"), discovery_interval_s=3600.0)
+    read(records, 2)
+    records.pause()
+    made_anew(world, topic)
+    world.produce(topic, [str(i) for i in range(10)])
+    records.resume()
+
+    assert values(read(records, 10)) == [str(i) for i in range(10)]
 
 
 def test_what_comes_to_match_an_entry_that_was_looked_up_is_read_from_its_beginning(world: World) -> None:
