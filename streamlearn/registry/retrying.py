@@ -113,8 +113,10 @@ class RetryingStore:
             except StoreUnavailable as error:
                 tries += 1
                 waited = self._clock.monotonic() - began
-                left = self._budget_s - waited
-                if left <= 0.0 or self._stopped():
+                left = max(self._budget_s - waited, 0.0)
+                # Who was held for longer than that, in the middle of a request, asks once more: the time was its own,
+                # and what it must hear may be that another has taken over.
+                if (left == 0.0 and (tries > 1 or self._budget_s == 0.0)) or self._stopped():
                     raise StoreUnavailable(
                         f"{error} (tried {tries} times in {waited:.0f} s; store.retry_budget_s = {self._budget_s:g})"
                     ) from error

@@ -98,6 +98,23 @@ def test_without_a_budget_the_first_absence_is_told() -> None:
     assert patience.waits == []
 
 
+def test_a_process_that_was_held_in_a_request_asks_once_more() -> None:
+    """The minutes of a SIGSTOP are its own: it must hear that it was replaced, not end for a store that answers."""
+    inner = MemoryStore()
+
+    class Held(Wrapped):
+        def get(self, key: str) -> StoredObject:
+            if patience.clock.time < 1_100.0:
+                patience.clock.time += 600.0
+                raise StoreUnavailable("a request that timed out while we were held")
+            return super().get(key)
+
+    patience = Patience(Held(inner), budget_s=30.0)
+    inner.create("news/a", b"1")
+
+    assert patience.store.get("news/a").body == b"1"
+
+
 def test_an_answer_begins_the_budget_anew() -> None:
     """A commit of many requests outlives many short absences; only an outage of that length ends it."""
     inner = UnreachableStore(MemoryStore())
