@@ -21,14 +21,21 @@ import structlog
 from streamlearn import config_file
 from streamlearn.checkpointer import Checkpointer, CheckpointSettings
 from streamlearn.config import Config, parse_every
+from streamlearn.core.caps import CapSettings
+from streamlearn.core.clipping import ClipSettings
+from streamlearn.core.drift import DriftSettings
+from streamlearn.core.junk import JunkSettings
 from streamlearn.core.manifest import Scores, Totals
 from streamlearn.core.mix import Shares
+from streamlearn.core.reaction import ReactionSettings
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamSettings, StreamState
+from streamlearn.core.vigilance import VigilanceSettings
 from streamlearn.core.window import WindowBounds
 from streamlearn.daemon import Daemon, DaemonSettings
 from streamlearn.ingest.open import open_dead_letters, open_source
 from streamlearn.learner.open import OpenedLearner, open_learner
+from streamlearn.lessons import Lessons, LessonSettings
 from streamlearn.ports import Clock, Fault, Lineage, StoreUnavailable, StreamlearnError, no_fault
 from streamlearn.publisher import Publisher
 from streamlearn.registry.lineage import StoreLineage
@@ -201,18 +208,22 @@ class Worker:
             on_committed=self._reporter.committed,
         )
         closing.callback(publisher.close)
-        stream = StreamState(_stream_settings(config, opened.context_tokens), opened.anchor)
+        stream = StreamState(stream_settings(config, opened.context_tokens))
+        lessons = Lessons(opened.learner, stream, lesson_settings(config))
         return Daemon(
             source=source,
             dead_letters=dead_letters,
             learner=opened.learner,
             stream=stream,
+            lessons=lessons,
+            anchor=opened.anchor,
             lineage=lineage,
             publisher=publisher,
             checkpointer=Checkpointer(
                 source=source,
                 learner=opened.learner,
                 stream=stream,
+                lessons=lessons,
                 publisher=publisher,
                 clock=self._clock,
                 settings=_checkpoint_settings(config),
@@ -268,7 +279,25 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
+def lesson_settings(config: Config) -> LessonSettings:
+    """Return how a step is planned by `config`."""
+    fade = config.learner.fade_half_lives
+    return LessonSettings(
+        learning_rate=config.learner.learning_rate,
+        warmup_steps=config.learner.warmup_steps,
+        fade_half_life_s=None if fade is None else fade * config.window.half_life_s,
+        clip=ClipSettings(
+            max_norm=config.learner.clip_norm, z=config.learner.clip_z, fading=0.97, warmup_steps=25, recent=16
+        ),
+    )
+
+
+def stream_settings(config: Config, context_tokens: int) -> StreamSettings:
+    """Return what the state of a stream is made with by `config`.
+
+    Raises:
+        ValueError: its settings contradict the model's context.
+    """
     window, mix = config.window, config.mix
     if mix.reservoir > 0 and mix.reservoir_tokens < context_tokens:
         raise ValueError(
@@ -278,9 +307,7 @@ def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
     return StreamSettings(
         seed=config.stream.seed,
         step_chunks=config.learner.step_chunks,
-        shares=Shares(
-            window=mix.window, reservoir=mix.reservoir, anchor=mix.anchor if config.anchor.file is not None else 0.0
-        ),
+        shares=Shares(window=mix.window, reservoir=mix.reservoir, anchor=mix.anchor if config.anchor.given else 0.0),
         window=WindowBounds(
             half_life_s=window.half_life_s,
             length_s=window.half_life_s * window.length_half_lives,
@@ -292,13 +319,54 @@ def _stream_settings(config: Config, context_tokens: int) -> StreamSettings:
         reservoir_chunks=mix.reservoir_tokens // context_tokens,
         base_sample=config.evaluation.sample,
         max_sources=config.ingest.max_sources,
+        vigilance=_vigilance_settings(config),
+        caps=_cap_settings(config),
+        near_duplicates=config.hygiene.near_duplicates,
+    )
+
+
+def _vigilance_settings(config: Config) -> VigilanceSettings:
+    drift, hygiene = config.drift, config.hygiene
+    junk = JunkSettings(
+        z=hygiene.junk_z or math.inf,
+        near_zero=hygiene.near_zero,
+        min_tokens=16,
+        fading=0.99,
+        warmup_chunks=100,
+        recent=16,
+    )
+    reaction = ReactionSettings(
+        past_weight=drift.past_weight,
+        half_life=drift.half_life,
+        doubling_chunks=drift.min_chunks_apart,
+        rate=drift.rate,
+        rate_steps=drift.rate_steps,
+        hold_blocks=20,
+    )
+    watch = DriftSettings(delta=drift.delta, min_chunks_apart=drift.min_chunks_apart)
+    return VigilanceSettings(
+        junk=None if hygiene.junk_z is None else junk,
+        drift=watch if drift.watch else None,
+        reaction=reaction if drift.watch and drift.react else None,
+    )
+
+
+def _cap_settings(config: Config) -> CapSettings | None:
+    share = config.hygiene.source_share
+    if share is None:
+        return None
+    return CapSettings(
+        half_life_s=config.window.half_life_s,
+        share=share,
+        fair_parts=2.0,
+        free_tokens=4096,
+        max_chunks=config.hygiene.source_events,
+        max_sources=1000,
     )
 
 
 def _daemon_settings(config: Config) -> DaemonSettings:
     return DaemonSettings(
-        learning_rate=config.learner.learning_rate,
-        warmup_steps=config.learner.warmup_steps,
         flush_s=config.learner.flush_s,
         grace_s=config.shutdown.grace_s,
     )

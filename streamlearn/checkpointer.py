@@ -15,6 +15,7 @@ from streamlearn.core.events import Progress
 from streamlearn.core.manifest import CheckpointState, Draft, Origin
 from streamlearn.core.schedule import Every, Mark
 from streamlearn.core.stream import StreamState
+from streamlearn.lessons import Lessons
 from streamlearn.ports import Clock, EventSource, Learner
 from streamlearn.publisher import Parcel, Publisher
 
@@ -49,6 +50,7 @@ class Checkpointer:
         source: EventSource,
         learner: Learner,
         stream: StreamState,
+        lessons: Lessons,
         publisher: Publisher,
         clock: Clock,
         settings: CheckpointSettings,
@@ -56,6 +58,7 @@ class Checkpointer:
         self._source = source
         self._learner = learner
         self._stream = stream
+        self._lessons = lessons
         self._publisher = publisher
         self._clock = clock
         self._settings = settings
@@ -144,7 +147,7 @@ class Checkpointer:
             lora=self._learner.lora,
             config_digest=self._settings.config_digest,
             libraries=self._settings.libraries,
-            stream=self._stream.document() | {"published": published},
+            stream=self._stream.document() | {"lessons": self._lessons.document(), "published": published},
         )
 
     @property

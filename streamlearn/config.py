@@ -252,7 +252,7 @@ class Mix(Section):
     reservoir: float = Field(default=0.10, ge=0, lt=1)
     """Share drawn uniformly from the whole past: replay against forgetting."""
     anchor: float = Field(default=0.05, ge=0, lt=1)
-    """Share drawn from `anchor.file`; fresh where none is given."""
+    """Share drawn from the anchor; fresh where there is none."""
     window_visits: int = Field(default=2, ge=0)
     """Further visits that one chunk may get from the window; more is memorising."""
     reservoir_tokens: int = Field(default=256_000, ge=0)
@@ -284,10 +284,23 @@ class Mix(Section):
 
 
 class Anchor(Section):
-    """Text that the adapter must not unlearn."""
+    """Text on which the adapter is held close to the base, as KL(base‖adapted)."""
+
+    chunks: int = Field(default=128, ge=0)
+    """Chunks that the base itself writes when a lineage begins, unless `file` is given; 0 for no anchor."""
+    tokens: int = Field(default=192, ge=16)
+    """Tokens of each; at most a context's."""
+    weight: float = Field(default=12.0, gt=0)
+    """Of the anchor's divergence against the text's loss."""
 
     file: Text | None = None
-    """JSONL (`{"text": …}`) or plain text of your own that is rehearsed in `mix.anchor` of each step."""
+    """JSONL (`{"text": …}`) or plain text of your own that is rehearsed in `mix.anchor` of each step. Read when a
+    lineage begins, and kept in every checkpoint: a few hundred kilobytes are plenty."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+        return self.file is not None or self.chunks > 0
 
 
 class LearnerSection(Section):
@@ -302,8 +315,16 @@ class LearnerSection(Section):
     """Steps of linear warm-up; a long one throws the first part of the stream away."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay of the adapter toward zero, per unit of learning rate."""
+    fade_half_lives: float | None = Field(default=None, gt=0)
+    """Half-lives of the window (`window.half_life`) in which the adapter loses half of what no step renews; never
+    unless given."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Bound on the gradient's L2 norm."""
+    clip_z: float = Field(default=2.5, gt=0)
+    """A gradient's norm is an outlier, and drawn back, above so many standard deviations of the last 33 or so."""
+    served_average: float = Field(default=0.99, ge=0, lt=1)
+    """What is published is the exponential average of the adapter over steps with this factor; 0 publishes the
+    newest step's weights."""
     step_chunks: int = Field(default=2, ge=1)
     """Fresh chunks per optimiser step; small steps beat large ones at equal tokens, and two share one forward."""
     flush_s: float = Field(default=5.0, gt=0)
@@ -375,6 +396,43 @@ class Evaluation(Section):
 
     sample: float = Field(default=0.2, ge=0, le=1)
     """Share of chunks that the frozen base scores too; each costs a third of a learning step."""
+
+
+class Drift(Section):
+    """What happens when the stream changes."""
+
+    watch: bool = True
+    """Whether rises of the losses of base and live model are watched for (ADWIN)."""
+    delta: float = Field(default=0.002, gt=0, lt=1)
+    """ADWIN's bound on a false alarm."""
+    min_chunks_apart: int = Field(default=200, ge=1)
+    """Fresh chunks between two alarms."""
+    react: bool = True
+    """Whether an alarm changes how is learnt, or is only told."""
+    past_weight: float = Field(default=0.1, ge=0, le=1)
+    """Factor on the replay of chunks from before the change."""
+    half_life: float = Field(default=0.25, gt=0, le=1)
+    """Factor on the half-life; it doubles back every `min_chunks_apart` chunks."""
+    rate: float = Field(default=3.0, ge=1)
+    """Factor on the learning rate."""
+    rate_steps: int = Field(default=100, ge=0)
+    """Steps for which the rate is raised."""
+
+
+class Hygiene(Section):
+    """What is admitted, and not learnt from."""
+
+    junk_z: float | None = Field(default=4.0, gt=0)
+    """A chunk is noise where its loss is so many standard deviations above the mean; none is unless given."""
+    near_zero: float = Field(default=0.02, ge=0)
+    """Nats per token below which a chunk is known by heart already."""
+    near_duplicates: bool = True
+    """Whether a text that shares 0.8 of its word triples with one in the window counts as its duplicate."""
+    source_share: float | None = Field(default=None, gt=0, le=1)
+    """Largest share of the tokens of a half-life that one source (`ingest.fields.source`) may have, never below twice
+    an equal part; no bound unless given."""
+    source_events: int = Field(default=100_000, ge=1)
+    """Largest number of its events in that time, where `source_share` is given."""
 
 
 class Checkpoint(Section):
@@ -490,6 +548,8 @@ class Config(Section):
     learner: LearnerSection = LearnerSection()
     lora: Lora = Lora()
     evaluation: Evaluation = Evaluation()
+    drift: Drift = Drift()
+    hygiene: Hygiene = Hygiene()
     checkpoint: Checkpoint = Checkpoint()
     publish: Publish = Publish()
     lease: LeaseSection = LeaseSection()

@@ -115,13 +115,15 @@ def suggest_variable(parts: list[str]) -> str:
 
 
 def _nearest(key: Key) -> Key | None:
-    """Return the key most likely meant: same section, then same name elsewhere, then similar in all."""
+    """Return the key most likely meant: much alike beside it, of its name elsewhere, alike beside it, alike at all."""
     known = [known for known in _keys(Config) if known != key]
     beside = {known[-1]: known for known in known if known[:-1] == key[:-1]}
-    if near := difflib.get_close_matches(key[-1], beside, 1, 0.6):
+    if near := difflib.get_close_matches(key[-1], beside, 1, 0.8):
         return beside[near[0]]
     if elsewhere := [known for known in known if known[-1] == key[-1]]:
         return elsewhere[0]
+    if near := difflib.get_close_matches(key[-1], beside, 1, 0.6):
+        return beside[near[0]]
     dotted = {".".join(known): known for known in known}
     near = difflib.get_close_matches(".".join(key), dotted, 1, 0.75)
     return dotted[near[0]] if near else None

@@ -26,9 +26,10 @@ from streamlearn.checkpointer import Checkpointer
 from streamlearn.core.arrays import from_bytes
 from streamlearn.core.events import Outcome
 from streamlearn.core.manifest import BaseModelCard, CheckpointState
-from streamlearn.core.schedule import learning_rate
 from streamlearn.core.stream import Batch, StreamState
+from streamlearn.lessons import Lessons
 from streamlearn.ports import (
+    Anchor,
     Clock,
     DeadLetters,
     EventSource,
@@ -49,16 +50,12 @@ _log = structlog.get_logger(__name__)
 _POLL_S = 0.2
 """Longest wait for an event: how late a stop or a due checkpoint may be noticed."""
 _STORE_AWAY = "the store has not taken a checkpoint for too long; nothing is admitted meanwhile"
-_MAX_DROPPED = 3
-"""Steps in a row without finite loss and gradient after which going on would only burn the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
     """The knobs of the loop; see the configuration for their reasons."""
 
-    learning_rate: float
-    warmup_steps: int
     flush_s: float
     grace_s: float
 
@@ -73,6 +70,8 @@ class Daemon:
         dead_letters: DeadLetters,
         learner: Learner,
         stream: StreamState,
+        lessons: Lessons,
+        anchor: Anchor,
         lineage: Lineage,
         publisher: Publisher,
         checkpointer: Checkpointer,
@@ -85,6 +84,8 @@ class Daemon:
         self._dead_letters = dead_letters
         self._learner = learner
         self._stream = stream
+        self._lessons = lessons
+        self._anchor = anchor
         self._lineage = lineage
         self._publisher = publisher
         self._checkpointer = checkpointer
@@ -95,7 +96,6 @@ class Daemon:
         self._stop = threading.Event()
         self._waiting_since = math.inf
         self._quiet = False
-        self._dropped_in_a_row = 0
         self._assigned = False
         self._trouble = Trouble(health, clock)
         self._nap = threading.Event()
@@ -165,21 +165,13 @@ class Daemon:
 
     def _learn(self, batch: Batch) -> None:
         """Score every chunk, then learn from it."""
-        rate = learning_rate(
-            self._stream.totals.steps, rate=self._settings.learning_rate, warmup_steps=self._settings.warmup_steps
-        )
-        result = self._learner.step(batch.draws, rate)
-        sampled = [batch.fresh[place].chunk for place in batch.sampled]
-        base_nll = [float(nll) for nll in self._learner.base_nll(sampled)] if sampled else []
-        self._stream.record(batch, result, base_nll)
+        lesson = self._lessons.take(batch)
+        for alarm in lesson.alarms:
+            _log.warning("the stream has changed", **alarm.document())
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
-        self._reporter.learnt(batch, result, base_nll, self._stream, self._source.status(), rate)
-        self._dropped_in_a_row = 0 if result.applied else self._dropped_in_a_row + 1
-        if self._dropped_in_a_row >= _MAX_DROPPED:
-            raise Fatal(
-                f"{_MAX_DROPPED} steps in a row had a loss or gradient that was not finite; the lineage stays at its "
-                'last checkpoint: lower learner.learning_rate, or set model.dtype = "fp32"'
-            )
+        self._reporter.learnt(
+            batch, lesson.plan, lesson.result, lesson.base_nll, lesson.alarms, self._stream, self._source.status()
+        )
 
     # --- begin, end, wait ---------------------------------------------------------
 
@@ -187,17 +179,17 @@ class Daemon:
         """Take the lineage over and begin where it stands; False when told to stop first."""
         try:
             restored = self._lineage.acquire(self._stop.is_set)
-            if restored is not None:
-                self._begin(restored)
+            begun = restored is not None and self._begin(restored)
         except Transient as absence:
             if not self._stop.is_set():
                 raise
             _log.info(f"told to stop before anything began: {absence}")
             return False
-        self._at_stake = restored is not None
-        return self._at_stake
+        self._at_stake = begun
+        return begun
 
-    def _begin(self, restored: Restored) -> None:
+    def _begin(self, restored: Restored) -> bool:
+        """Begin where the lineage stands; False when told to stop before a new one had what it needs."""
         if (state := restored.state) is not None:
             _check_base(state.base, self._learner.base)
             self._continue_from(state, restored.files)
@@ -208,6 +200,9 @@ class Daemon:
         # What an earlier run left in the queue must not wait for another event.
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
         self._publisher.start()
+        # Behind the publisher, which renews the lease: the base may write for minutes.
+        if restored.state is None and not self._has_anchor():
+            return False
         self._source.start(self._stream.progress)
         self._reporter.began(
             epoch=restored.epoch,
@@ -217,6 +212,22 @@ class Daemon:
             newest_created_s=self._created_s(restored.newest_version),
         )
         self._health.not_ready("waiting for the brokers to assign the topics")
+        return True
+
+    def _has_anchor(self) -> bool:
+        """Give a new lineage the text that holds it close to the base; False when told to stop first."""
+
+        def go_on(_done: int, _total: int) -> bool:
+            self._publisher.check()
+            self._health.beat()
+            return not self._stop.is_set()
+
+        self._health.not_ready("waiting for the base model to write the anchor")
+        if (chunks := self._anchor(go_on)) is None:
+            _log.info("told to stop before the anchor was whole; nothing was begun")
+            return False
+        self._stream.rehearse(chunks)
+        return True
 
     def _continue_from(self, state: CheckpointState, files: Mapping[str, bytes]) -> None:
         self._learner.restore(files)
@@ -228,6 +239,7 @@ class Daemon:
                 totals=state.totals,
                 event_time=state.event_time,
             )
+            self._lessons.restore(state.stream["lessons"])
             self._checkpointer.begin(state)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Its digests are right, so it is no damage to fall back from: somebody else's work, or another release's.

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.batches import Draw, StepResult
+from streamlearn.core.batches import Draw, StepPlan, StepResult
 from streamlearn.core.events import Arrival, Chunk, Content, Progress, Record
 from streamlearn.core.manifest import (
     BaseModelCard,
@@ -248,8 +248,11 @@ class Learner(Protocol):
     def lora(self) -> LoraShape:
         """The adapter's shape."""
 
-    def step(self, batch: Sequence[Draw], learning_rate: float) -> StepResult:
-        """Score every chunk of `batch`, then take one optimiser step on the mean loss per scored token."""
+    def step(self, batch: Sequence[Draw], plan: StepPlan) -> StepResult:
+        """Score every chunk of `batch`, then take one optimiser step.
+
+        Text is learnt by its mean loss per scored token; anchor chunks hold the adapter close to the base.
+        """
 
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return the summed NLL of each chunk in nats with the adapter off, shape (B,)."""
@@ -266,6 +269,20 @@ class Learner(Protocol):
 
     def adapter_config(self) -> bytes:
         """Return PEFT's `adapter_config.json` for the published directory."""
+
+
+class Anchor(Protocol):
+    """Makes the text that holds the adapter of a new lineage close to the base; it then goes with the lineage."""
+
+    def __call__(self, go_on: Callable[[int, int], bool], /) -> Sequence[Chunk] | None:
+        """Return its chunks, perhaps none; may take minutes.
+
+        Args:
+            go_on: told (tokens made, tokens in all) now and then; where it says no, None is returned.
+
+        Raises:
+            Fatal: the file it is to come from cannot be used; says how to mend it.
+        """
 
 
 # --- storage ------------------------------------------------------------------

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from streamlearn.core.batches import Role, StepResult
+from streamlearn.core.batches import Role, StepPlan, StepResult
+from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Outcome
 from streamlearn.core.manifest import BaseModelCard, LoraShape, Score, Scores, Totals
 from streamlearn.core.stream import Batch, StreamState
@@ -129,15 +130,18 @@ class Reporter:
     def learnt(
         self,
         batch: Batch,
+        plan: StepPlan,
         result: StepResult,
-        base_nll: list[float],
+        base_nll: Sequence[float],
+        alarms: Sequence[Alarm],
         stream: StreamState,
         status: IntakeStatus,
-        rate: float,
     ) -> None:
         """A step was taken."""
         self._step_seconds += result.seconds
-        self._count_step(batch, result, rate)
+        self._count_step(batch, plan, result)
+        for alarm in alarms:
+            self._telemetry.count("streamlearn_drift_alarms_total", signal=alarm.signal)
         # At most once a step: it is a mean for every model and source.
         scores = stream.scores if self.on_step is not None else None
         self._stale = stream
@@ -181,7 +185,7 @@ class Reporter:
             newest_version=self.newest_version,
         )
 
-    def _count_step(self, batch: Batch, result: StepResult, rate: float) -> None:
+    def _count_step(self, batch: Batch, plan: StepPlan, result: StepResult) -> None:
         by_role: Counter[str] = Counter()
         for draw in batch.draws:
             by_role[draw.role.value] += draw.chunk.scored_tokens
@@ -191,13 +195,23 @@ class Reporter:
         say.count("streamlearn_steps_total")
         if not result.applied:
             say.count("streamlearn_steps_dropped_total")
+        if result.scaled < 1.0:
+            say.count("streamlearn_steps_clipped_total")
+        for place in result.passed_over:
+            chunk = batch.draws[place].chunk
+            if (reason := plan.accepted.junk(result.nll[place], chunk.scored_tokens)) is not None:
+                say.count("streamlearn_chunks_passed_over_total", reason=reason.value)
         say.observe("streamlearn_step_seconds", result.seconds)
         say.gauge("streamlearn_gradient_norm", result.gradient_norm)
-        say.gauge("streamlearn_learning_rate", rate)
+        say.gauge("streamlearn_learning_rate", plan.learning_rate)
         say.gauge("streamlearn_tokens_per_second", trained / max(result.seconds, 1e-9))
         say.count("streamlearn_tokens_learnt_total", by_role[Role.FRESH.value])
         for role, tokens in by_role.items():
             say.count("streamlearn_tokens_trained_total", tokens, role=role)
+        if (held := by_role[Role.ANCHOR.value]) > 0:
+            pairs = zip(batch.draws, result.nll, strict=True)
+            kl = sum(nats for draw, nats in pairs if draw.role is Role.ANCHOR)
+            say.gauge("streamlearn_anchor_kl_nats_per_token", kl / held)
 
     def _refresh(self, scores: Scores | None = None) -> None:
         """Set the gauges of what was learnt, if they are old; `scores` spares computing them again."""
@@ -211,6 +225,8 @@ class Reporter:
         say.gauge("streamlearn_window_tokens", stream.window.tokens)
         say.gauge("streamlearn_window_effective_chunks", stream.window.effective_chunks())
         say.gauge("streamlearn_reservoir_chunks", len(stream.reservoir))
+        reaction = stream.vigilance.reaction
+        say.gauge("streamlearn_learning_rate_factor", 1.0 if reaction is None else reaction.rate_factor)
         for model, score in (
             ("live", scores.live),
             ("base", scores.base),

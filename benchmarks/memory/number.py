@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.arrays import from_bytes, to_bytes
-from streamlearn.core.batches import Draw, StepResult
+from streamlearn.core.batches import Draw, StepPlan, StepResult
 from streamlearn.core.events import Chunk, Completion, Content, Conversation, Plain
 from streamlearn.core.manifest import BaseModelCard, LoraShape
 
@@ -80,12 +80,12 @@ class NumberLearner:
         """No adapter."""
         return LoraShape(rank=8, alpha=16.0, target_modules=("n",), parameters=1)
 
-    def step(self, batch: Sequence[Draw], learning_rate: float) -> StepResult:
+    def step(self, batch: Sequence[Draw], plan: StepPlan) -> StepResult:
         """Score every chunk by the number, then move it."""
         nll = tuple(draw.chunk.scored_tokens * (1.0 + abs(self._weight)) for draw in batch)
         for draw in batch:
-            self._weight = 0.9 * self._weight + learning_rate * float(draw.chunk.ids[-1] % 101)
-        return StepResult(nll=nll, gradient_norm=1.0, applied=True, seconds=1e-6)
+            self._weight = 0.9 * self._weight + plan.learning_rate * float(draw.chunk.ids[-1] % 101)
+        return StepResult(nll=nll, passed_over=(), gradient_norm=1.0, scaled=1.0, applied=True, seconds=1e-6)
 
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return two nats a token, shape (B,)."""

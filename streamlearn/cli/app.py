@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from streamlearn.cli import check, demo, ledger, produce, pull, run, versions
+from streamlearn.cli import bench, check, demo, ledger, produce, pull, run, versions
 from streamlearn.cli.options import quiet_logs
 from streamlearn.ports import Fenced, StreamlearnError
 
@@ -48,6 +48,7 @@ app.command("show", rich_help_panel=_READ)(versions.show)
 app.command("ledger", rich_help_panel=_READ)(ledger.ledger)
 app.command("pull", rich_help_panel=_READ)(pull.pull)
 app.command("produce", rich_help_panel=_FEED)(produce.produce)
+app.add_typer(bench.app, name="bench", rich_help_panel=_LEARN)
 
 
 def _print_version(wanted: bool) -> None:

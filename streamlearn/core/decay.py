@@ -28,6 +28,14 @@ class HalfLife:
         """
         return np.exp2(-np.maximum(age_s, 0.0) / self.seconds)
 
+    def weight(self, age_s: float) -> float:
+        """Return the weight, in [0, 1], of one event `age_s` seconds old.
+
+        >>> HalfLife(seconds=60).weight(120.0)
+        0.25
+        """
+        return float(self.weights(np.array(age_s)))
+
 
 def effective_sample_size(weights: NDArray[np.float64]) -> float:
     """Return (Σw)² / Σw²: how many equally weighted samples tell as much (Kish, 1965).

@@ -96,6 +96,8 @@ class Arrival:
     outcome: Outcome
     digest: bytes = b""
     """16 bytes that stand for the cleaned text; equal texts, equal digests."""
+    signature: NDArray[np.uint32] | None = None
+    """Stands for the text among near duplicates (`core.near_duplicates`); None for a text that is too short."""
     chunks: tuple[Chunk, ...] = ()
     rejection: Rejection | None = None
     record: Record | None = None

@@ -98,6 +98,8 @@ class Totals(Stored):
     dead_letter: Count = 0
     chunks_learnt: Count = 0
     """First visits."""
+    chunks_passed_over: Count = 0
+    """Of these, scored and not learnt: junk, or known by heart."""
     tokens: Count = 0
     """Scored tokens of first visits: what the stream taught."""
     tokens_trained: Count = 0

@@ -14,6 +14,7 @@ from typing import Final
 
 from streamlearn.core.batches import Role
 from streamlearn.core.events import Outcome
+from streamlearn.core.junk import Junk
 
 
 class Kind(StrEnum):
@@ -150,7 +151,32 @@ _LEARNING = (
         "tokens per second",
     ),
     _gauge("streamlearn_gradient_norm", "L2 norm of the last step's gradient, before clipping."),
-    _gauge("streamlearn_learning_rate", "Learning rate of the last step."),
+    _counter(
+        "streamlearn_steps_clipped_total",
+        "Steps whose gradient was drawn back, by the bound on its norm or as an outlier among the steps before.",
+    ),
+    _gauge("streamlearn_learning_rate", "Learning rate of the last step, what drift does to it included."),
+    _gauge(
+        "streamlearn_learning_rate_factor",
+        "What the reaction to drift multiplies the learning rate by; 1 where there is none.",
+    ),
+    _gauge(
+        "streamlearn_anchor_kl_nats_per_token",
+        "KL(base‖adapted) on the anchor chunks of the last step that had any: how far the model is from its base.",
+        "nats per token",
+    ),
+    _counter(
+        "streamlearn_chunks_passed_over_total",
+        "Fresh chunks that were scored and not learnt: far less predictable than the rest, or known by heart.",
+        labels=("reason",),
+        known=tuple(Junk),
+    ),
+    _counter(
+        "streamlearn_drift_alarms_total",
+        "Times that the stream was found to have changed, by whose loss rose: of the frozen base or the live model.",
+        labels=("signal",),
+        known=("base", "live"),
+    ),
     _gauge("streamlearn_window_chunks", "Chunks of the recent past that may be replayed."),
     _gauge("streamlearn_window_tokens", "Tokens of the recent past that may be replayed.", "tokens"),
     _gauge(

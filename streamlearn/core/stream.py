@@ -18,13 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.core.arrays import Arrays, pack, unpack
-from streamlearn.core.batches import Draw, Role, StepResult
+from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
+from streamlearn.core.caps import CapSettings, SourceCaps
+from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Chunk, Outcome, Progress
+from streamlearn.core.junk import Accepted
 from streamlearn.core.manifest import EventLine, ScoreLine, Scores, Totals
 from streamlearn.core.mix import REPLAYED, Mix, Shares
+from streamlearn.core.near_duplicates import NearDuplicates
 from streamlearn.core.prequential import Prequential
 from streamlearn.core.reservoir import Reservoir
 from streamlearn.core.seen import Seen
+from streamlearn.core.vigilance import Vigilance, VigilanceSettings
 from streamlearn.core.window import Window, WindowBounds
 
 
@@ -39,6 +44,9 @@ class StreamSettings:
     reservoir_chunks: int
     base_sample: float
     max_sources: int
+    vigilance: VigilanceSettings
+    caps: CapSettings | None
+    near_duplicates: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +75,17 @@ class Batch:
 class StreamState:
     """Queue, window, reservoir, memory of texts, scores, progress and random generator of one lineage."""
 
-    def __init__(self, settings: StreamSettings, anchor: Sequence[Chunk] = ()) -> None:
+    def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
-        self._anchor = anchor
+        self._anchor: Sequence[Chunk] = ()
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
         self._queue: deque[Fresh] = deque()
         self.window = Window(settings.window)
         self.reservoir = Reservoir(settings.reservoir_chunks)
         self._seen = Seen(settings.window.length_s)
+        self._near = NearDuplicates(settings.window.length_s) if settings.near_duplicates else None
+        self._caps = SourceCaps(settings.caps) if settings.caps is not None else None
+        self.vigilance = Vigilance(settings.vigilance)
         self._mix = Mix(settings.shares)
         self._prequential = Prequential(settings.max_sources)
         self._ledger: list[EventLine | ScoreLine] = []
@@ -83,6 +94,10 @@ class StreamState:
         self.event_time: tuple[float, float] | None = None
 
     # --- in -----------------------------------------------------------------
+
+    def rehearse(self, anchor: Sequence[Chunk]) -> None:
+        """Take the text that holds the adapter close to the base; when a lineage begins, as it then goes with it."""
+        self._anchor = anchor
 
     @property
     def wants_events(self) -> bool:
@@ -100,9 +115,7 @@ class StreamState:
 
     def admit(self, arrival: Arrival) -> Outcome:
         """Count `arrival` as passed for good and queue what it has to teach."""
-        outcome = arrival.outcome
-        if outcome is Outcome.ADMITTED and self._seen.repeats(arrival.digest, arrival.ts):
-            outcome = Outcome.DUPLICATE
+        outcome = self._outcome(arrival)
         chunks = arrival.chunks if outcome is Outcome.ADMITTED else ()
         self._queue.extend(
             Fresh(chunk=chunk, event_id=arrival.id, index=index, ts=arrival.ts, source=arrival.source)
@@ -132,6 +145,11 @@ class StreamState:
 
     # --- out ----------------------------------------------------------------
 
+    @property
+    def accepted(self) -> Accepted:
+        """Which fresh chunks the next step should learn from."""
+        return self.vigilance.accepted
+
     def next_batch(self, *, flush: bool) -> Batch | None:
         """Return what the next step reads, or None where too little waits.
 
@@ -153,20 +171,30 @@ class StreamState:
             flushed=size < self._settings.step_chunks,
         )
 
-    def record(self, batch: Batch, result: StepResult, base_nll: Sequence[float]) -> None:
-        """Write down what a step found; its fresh chunks become part of the past.
+    def record(self, batch: Batch, plan: StepPlan, result: StepResult, base_nll: Sequence[float]) -> list[Alarm]:
+        """Write down what a step found, and return the drift alarms it gave; its fresh chunks become past.
 
         Args:
             base_nll: summed nats of the base for `batch.sampled`, in that order.
         """
         base = dict(zip(batch.sampled, base_nll, strict=True))
+        alarms = []
         for place, (item, nll) in enumerate(zip(batch.fresh, result.nll, strict=False)):
+            number = self._totals["chunks_learnt"]
             self._score(item, nll, base.get(place), flushed=batch.flushed)
-            self.window.add(item.chunk, item.ts)
-            self.reservoir.offer(item.chunk, self._random)
+            if place not in result.passed_over:
+                self.window.add(item.chunk, item.ts, number)
+                self.reservoir.offer(item.chunk, item.source, self._random)
+            tokens = item.chunk.scored_tokens
+            if (alarm := self.vigilance.observe(number, nll, base.get(place), tokens, plan.accepted)) is not None:
+                alarms.append(alarm)
+        if self.vigilance.reaction is not None:
+            self.vigilance.reaction.step_passed()
+        self._totals["chunks_passed_over"] += len(result.passed_over)
         self._totals["steps"] += 1
         self._totals["steps_dropped"] += not result.applied
         self._totals["tokens_trained"] += sum(draw.chunk.scored_tokens for draw in batch.draws)
+        return alarms
 
     def take_ledger(self) -> list[EventLine | ScoreLine]:
         """Return the lines since the last call, in stream order, and forget them."""
@@ -198,6 +226,8 @@ class StreamState:
             | self.window.arrays()
             | self.reservoir.arrays()
             | self._seen.arrays()
+            | (self._near.arrays() if self._near is not None else {})
+            | pack("anchor", self._anchor)
         )
 
     def document(self) -> dict[str, Any]:
@@ -210,6 +240,9 @@ class StreamState:
             ],
             "mix": self._mix.state(),
             "prequential": self._prequential.state(),
+            "reservoir": self.reservoir.document(),
+            "vigilance": self.vigilance.document(),
+            "caps": self._caps.document() if self._caps is not None else None,
             # 128-bit integers are beyond what JSON readers agree on.
             "random": {key: hex(value) for key, value in generator["state"].items()}
             | {"has_uint32": generator["has_uint32"], "uinteger": generator["uinteger"]},
@@ -229,8 +262,14 @@ class StreamState:
             Fresh(chunk=chunk, **item) for chunk, item in zip(unpack("queue", arrays), document["queue"], strict=True)
         )
         self.window.restore(arrays)
-        self.reservoir.restore(arrays)
+        self.reservoir.restore(document["reservoir"], arrays)
         self._seen.restore(arrays)
+        self._anchor = unpack("anchor", arrays)
+        if self._near is not None and any(name.startswith("near.") for name in arrays):
+            self._near.restore(arrays)
+        if self._caps is not None and document["caps"] is not None:
+            self._caps.restore(document["caps"])
+        self.vigilance.restore(document["vigilance"])
         self._mix.restore(document["mix"])
         self._prequential.restore(document["prequential"])
         random = document["random"]
@@ -247,6 +286,18 @@ class StreamState:
 
     # --- inside ---------------------------------------------------------------
 
+    def _outcome(self, arrival: Arrival) -> Outcome:
+        if arrival.outcome is not Outcome.ADMITTED:
+            return arrival.outcome
+        if self._seen.repeats(arrival.digest, arrival.ts):
+            return Outcome.DUPLICATE
+        if self._near is not None and self._near.repeats(arrival.signature, arrival.ts):
+            return Outcome.DUPLICATE
+        tokens = sum(chunk.scored_tokens for chunk in arrival.chunks)
+        if self._caps is not None and not self._caps.admits(arrival.source, tokens, arrival.ts):
+            return Outcome.FILTERED
+        return Outcome.ADMITTED
+
     def _replay(self, role: Role) -> list[Draw]:
         draws: list[Draw] = []
         while self._mix.due(role):
@@ -260,7 +311,7 @@ class StreamState:
     def _pick(self, role: Role) -> Chunk | None:
         match role:
             case Role.WINDOW:
-                return self.window.draw(self._random)
+                return self.window.draw(self._random, self.vigilance.reaction)
             case Role.RESERVOIR:
                 return self.reservoir.draw(self._random)
             case _:

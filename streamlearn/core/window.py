@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from streamlearn.core.arrays import Arrays, column, pack, unpack
 from streamlearn.core.decay import HalfLife, effective_sample_size, lengthened
 from streamlearn.core.events import Chunk
+from streamlearn.core.reaction import Reaction
 
 _BYTES_PER_TOKEN = 5  # int32 id and one byte of mask
 
@@ -45,27 +46,40 @@ class Window:
         self._chunks: list[Chunk] = []
         self._ts: NDArray[np.float64] = np.zeros(0)
         self._visits: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._numbers: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._newest = -np.inf
         self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def add(self, chunk: Chunk, ts: float) -> None:
-        """Take in a chunk of an event at event time `ts`, and let go what is out of bounds."""
+    def add(self, chunk: Chunk, ts: float, number: int) -> None:
+        """Take in a chunk of an event at event time `ts`, and let go what is out of bounds.
+
+        Args:
+            number: which fresh chunk of the lineage it is, from 0.
+        """
         self._chunks.append(chunk)
+        self._numbers = np.append(self._numbers, np.int64(number))
         self._ts = np.append(self._ts, ts)
         self._visits = np.append(self._visits, np.int32(0))
         self._newest = max(self._newest, ts)
         self.tokens += len(chunk.ids)
         self._evict()
 
-    def draw(self, random: np.random.Generator) -> Chunk | None:
-        """Return a chunk by decay and count the visit; None where none may be visited again."""
+    def draw(self, random: np.random.Generator, reaction: Reaction | None = None) -> Chunk | None:
+        """Return a chunk by decay and count the visit; None where none may be visited again.
+
+        Args:
+            reaction: to drift: what it does to the half-life, and to chunks from before.
+        """
         eligible = np.flatnonzero(self._visits < self._bounds.max_visits)
         if eligible.size == 0:
             return None
-        cumulated = np.cumsum(self._weights()[eligible])
+        weights = self._weights(1.0 if reaction is None else reaction.half_life_factor)
+        if reaction is not None:
+            weights = weights * reaction.weights(self._numbers)
+        cumulated = np.cumsum(weights[eligible])
         # A weight may underflow to nothing for very old chunks; then all are alike.
         if cumulated[-1] <= 0.0:
             cumulated = np.arange(1.0, eligible.size + 1.0)
@@ -73,6 +87,11 @@ class Window:
         index = int(eligible[min(place, eligible.size - 1)])
         self._visits[index] += 1
         return self._chunks[index]
+
+    @property
+    def newest(self) -> float:
+        """The newest event time ever added, seconds since 1970; minus infinity before the first."""
+        return float(self._newest)
 
     def effective_chunks(self) -> float:
         """Return the effective sample size of the window's weights."""
@@ -83,6 +102,7 @@ class Window:
         return pack("window", self._chunks) | {
             "window.ts": self._ts.copy(),
             "window.visits": self._visits.copy(),
+            "window.number": self._numbers.copy(),
             # Not the newest held: that one may have left for want of tokens.
             "window.newest": np.array([self._newest]),
         }
@@ -92,12 +112,13 @@ class Window:
         self._chunks = unpack("window", arrays)
         self._ts = column(arrays, "window.ts", np.float64, entries=len(self._chunks))
         self._visits = column(arrays, "window.visits", np.int32, entries=len(self._chunks))
+        self._numbers = column(arrays, "window.number", np.int64, entries=len(self._chunks))
         self._newest = float(column(arrays, "window.newest", np.float64, entries=1)[0])
         self.tokens = sum(len(chunk.ids) for chunk in self._chunks)
 
-    def _weights(self) -> NDArray[np.float64]:
+    def _weights(self, half_life_factor: float = 1.0) -> NDArray[np.float64]:
         ages = self._newest - self._ts
-        nominal = HalfLife(seconds=self._bounds.half_life_s)
+        nominal = HalfLife(seconds=self._bounds.half_life_s * half_life_factor)
         return lengthened(nominal, ages, self._bounds.min_effective_chunks).weights(ages)
 
     def _evict(self) -> None:
@@ -119,4 +140,5 @@ class Window:
                 del self._chunks[:gone]
             else:
                 self._chunks = [chunk for chunk, left in zip(self._chunks, out, strict=True) if not left]
-            self._ts, self._visits, self.tokens = self._ts[~out], self._visits[~out], tokens
+            self._ts, self._visits, self._numbers = self._ts[~out], self._visits[~out], self._numbers[~out]
+            self.tokens = tokens

@@ -106,6 +106,12 @@ def _learn(
                 title=f"streamlearn demo · {worker.learner.learner.base.served_name} · {rows.title}",
                 first_version=len(before),
             )
+            if not before:
+                screen.print(
+                    "First the base model writes the text that will hold the adapter close to it: a minute or two, "
+                    "once per model …",
+                    style="dim",
+                )
             with view.shown():
                 report = worker.run(
                     until_end=True, deadline_s=wishes.minutes * 60.0, publish_last=True, on_step=view.on_step

@@ -37,6 +37,11 @@ class Cleaned:
     enough: bool
     """Whether what would be learnt has at least `min_chars` characters, blanks around it not counted."""
 
+    @property
+    def learnt(self) -> str:
+        """The texts that carry loss, as one."""
+        return "\n".join(_learnt(self.content))
+
 
 class Cleaner:
     """Cleans within the bounds of `[ingest]`, in characters."""

@@ -312,7 +312,7 @@ def open_intake(
     """Wire an intake over `records` by the knobs of `[ingest]` and `[errors]`."""
     return Intake(
         records,
-        Refiner(config.ingest, chunker, clock),
+        Refiner(config.ingest, chunker, clock, near_duplicates=config.hygiene.near_duplicates),
         lost,
         Buffer(max_records=config.ingest.buffer_records, max_bytes=config.ingest.buffer_bytes),
         tolerant=config.errors.tolerance == "all",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from streamlearn.config import Ingest
 from streamlearn.core.events import Arrival, Chunk, Outcome, Record, Rejection
+from streamlearn.core.near_duplicates import Signature
+from streamlearn.core.near_duplicates import signature as signature_of
 from streamlearn.ingest.clean import Cleaned, Cleaner
 from streamlearn.ingest.decode import Decoded, Decoder
 from streamlearn.ingest.rejecting import Rejected, shown
@@ -18,7 +20,8 @@ from streamlearn.ports import Chunker, Clock
 class Refiner:
     """From records to arrivals, by the knobs of `[ingest]`."""
 
-    def __init__(self, config: Ingest, chunker: Chunker, clock: Clock) -> None:
+    def __init__(self, config: Ingest, chunker: Chunker, clock: Clock, *, near_duplicates: bool = False) -> None:
+        self._near_duplicates = near_duplicates
         self._decoder = Decoder(config, clock)
         self._cleaner = Cleaner(min_chars=config.min_chars, max_chars=config.max_chars)
         self._chunker = chunker
@@ -31,7 +34,8 @@ class Refiner:
             chunks = self._chunk(cleaned) if cleaned.enough else ()
         except Rejected as rejected:
             return _dead_letter(record, rejected.rejection, skipped)
-        return _arrival(record, decoded, cleaned, chunks, skipped)
+        signature = signature_of(cleaned.learnt) if chunks and self._near_duplicates else None
+        return _arrival(record, decoded, cleaned, chunks, signature, skipped)
 
     def _chunk(self, cleaned: Cleaned) -> tuple[Chunk, ...]:
         try:
@@ -42,7 +46,14 @@ class Refiner:
             ) from None
 
 
-def _arrival(record: Record, decoded: Decoded, cleaned: Cleaned, chunks: tuple[Chunk, ...], skipped: int) -> Arrival:
+def _arrival(
+    record: Record,
+    decoded: Decoded,
+    cleaned: Cleaned,
+    chunks: tuple[Chunk, ...],
+    signature: Signature | None,
+    skipped: int,
+) -> Arrival:
     return Arrival(
         id=decoded.id,
         topic=record.topic,
@@ -52,6 +63,7 @@ def _arrival(record: Record, decoded: Decoded, cleaned: Cleaned, chunks: tuple[C
         source=decoded.source,
         outcome=Outcome.ADMITTED if chunks else Outcome.FILTERED,
         digest=cleaned.digest,
+        signature=signature,
         chunks=chunks,
         skipped=skipped,
     )

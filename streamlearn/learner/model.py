@@ -236,7 +236,7 @@ def adapter_parameters(model: PeftModel) -> dict[str, Tensor]:
     return {
         name.replace(".default.", "."): parameter
         for name, parameter in sorted(model.named_parameters())
-        if parameter.requires_grad
+        if ".default." in name
     }
 
 

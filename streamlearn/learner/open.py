@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from streamlearn.config import Config
 from streamlearn.core.events import Chunk
 from streamlearn.learner.anchor import anchor_chunks
 from streamlearn.learner.chunking import TokenChunker
-from streamlearn.learner.model import load
+from streamlearn.learner.model import Loaded, load
+from streamlearn.learner.resolve import cache_directory
+from streamlearn.learner.self_anchor import self_made_anchor
 from streamlearn.learner.step import LoraLearner
+from streamlearn.ports import Anchor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,21 +24,32 @@ class OpenedLearner:
     learner: LoraLearner
     chunker: TokenChunker
     context_tokens: int
-    anchor: tuple[Chunk, ...]
-    """Chunks of `anchor.file`."""
+    anchor: Anchor
+    """Makes the text on which the adapter is held close to the base: of `anchor.file`, or of the base's own. Only a
+    lineage that begins need ask."""
 
 
-def open_learner(config: Config) -> OpenedLearner:
-    """Load everything that learning needs.
+def open_learner(config: Config, loaded: Loaded | None = None) -> OpenedLearner:
+    """Load everything that learning needs; the model only where it is not `loaded`.
 
     Raises:
-        Fatal: model, device, adapter shape or anchor file are not usable; says how to mend it.
+        Fatal: model, device or adapter shape are not usable; says how to mend it.
     """
-    loaded = load(config)
+    loaded = loaded or load(config)
     chunker = TokenChunker(loaded.tokenizer, loaded.context_tokens)
     return OpenedLearner(
-        learner=LoraLearner(loaded, config.learner),
+        learner=LoraLearner(loaded, config.learner, anchor_weight=config.anchor.weight),
         chunker=chunker,
         context_tokens=loaded.context_tokens,
-        anchor=anchor_chunks(config.anchor.file, chunker),
+        anchor=partial(_anchor, config, loaded, chunker),
     )
+
+
+def _anchor(
+    config: Config, loaded: Loaded, chunker: TokenChunker, go_on: Callable[[int, int], bool], /
+) -> tuple[Chunk, ...] | None:
+    anchor = config.anchor
+    if anchor.file is not None or anchor.chunks == 0 or config.mix.anchor == 0.0:
+        return anchor_chunks(anchor.file, chunker)
+    tokens = min(anchor.tokens, loaded.context_tokens)
+    return self_made_anchor(loaded, go_on, chunks=anchor.chunks, tokens=tokens, cache=cache_directory(config.model))

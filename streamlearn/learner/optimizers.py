@@ -40,6 +40,14 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def forget_direction(optimizer: Optimizer) -> None:
+    """Zero the first moments; the second, which only scale, stay."""
+    for state in optimizer.state.values():
+        for moment in ("exp_avg", "momentum_buffer"):
+            if isinstance(kept := state.get(moment), Tensor):
+                kept.zero_()
+
+
 def tensors_of(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """Return the optimiser's state as named tensors, `<what>/<parameter>`; not copies."""
     return {

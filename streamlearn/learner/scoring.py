@@ -21,7 +21,7 @@ from torch import Tensor
 from streamlearn.core.events import Chunk
 from streamlearn.learner.batch import MicroBatch, in_one_row, packed, padded
 from streamlearn.learner.model import Loaded
-from streamlearn.learner.objective import token_nll
+from streamlearn.learner.objective import token_kl, token_nll
 
 _log = structlog.get_logger(__name__)
 
@@ -53,9 +53,13 @@ class Scorer:
 
     def nll(self, micro: MicroBatch) -> Tensor:
         """Return the summed NLL of each chunk in nats, shape (C,), float32, with gradients where they are on."""
-        with self.autocast():
-            logits = self._model(input_ids=micro.ids_BT, position_ids=micro.positions_BT, use_cache=False).logits
-        return micro.by_chunk(token_nll(logits, micro.labels_BT))
+        return micro.by_chunk(token_nll(self._logits(micro), micro.labels_BT))
+
+    def kl(self, micro: MicroBatch) -> Tensor:
+        """Return the summed KL(base‖adapted) of each chunk in nats, shape (C,), float32, with gradients as `nll`."""
+        with torch.no_grad(), self._model.disable_adapter():
+            base = self._logits(micro)
+        return micro.by_chunk(token_kl(base, self._logits(micro), micro.labels_BT))
 
     @torch.no_grad()
     def scores(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
@@ -64,6 +68,13 @@ class Scorer:
         for micro in self.batches(chunks):
             nll[list(micro.places)] = self.nll(micro).double().cpu().numpy()
         return nll
+
+    def _logits(self, micro: MicroBatch) -> Tensor:
+        with self.autocast():
+            logits: Tensor = self._model(
+                input_ids=micro.ids_BT, position_ids=micro.positions_BT, use_cache=False
+            ).logits
+        return logits
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute the float32 adapter's products in the base's precision."""

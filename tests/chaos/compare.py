@@ -27,10 +27,10 @@ from streamlearn import bootstrap
 from streamlearn.config_file import load
 from streamlearn.core.events import Record
 from streamlearn.core.manifest import LEDGER_LINE
-from streamlearn.core.schedule import learning_rate
-from streamlearn.core.stream import Batch, StreamState
+from streamlearn.core.stream import StreamState
 from streamlearn.ingest.refine import Refiner
 from streamlearn.learner.open import open_learner
+from streamlearn.lessons import Lessons
 from tests.chaos import worker
 from tests.services.kafka import KafkaService, quiet_logger
 from tests.services.s3 import S3Server
@@ -63,6 +63,8 @@ class CameTo:
     progress: Mapping[str, int]
     """Partition -> next offset of the topic."""
     totals: Mapping[str, int]
+    watched: Mapping[str, Any]
+    """What the newest checkpoint knows of junk, drift and gradients; the past is in the files."""
     checkpoints: int
     epoch: int
 
@@ -90,6 +92,7 @@ class CameTo:
         assert self.files == other.files
         assert self.progress == other.progress
         assert self.totals == other.totals
+        assert self.watched == other.watched
 
 
 # --- lives -----------------------------------------------------------------------------------
@@ -260,6 +263,7 @@ class Lineage:
             files={what: newest["files"][file]["sha256"] for what, file in _FOLDER_OF.items()},
             progress=newest["progress"].get(self.topic, {}),
             totals=newest["totals"],
+            watched={name: newest["stream"][name] for name in ("vigilance", "lessons")},
             checkpoints=len(states),
             epoch=newest["epoch"],
         )
@@ -310,24 +314,18 @@ def _lived_by(path: Path, topic: str, lines: Path) -> Mapping[str, Any]:
 
     config = load(path)
     opened = open_learner(config)
-    state = StreamState(bootstrap._stream_settings(config, opened.context_tokens), opened.anchor)
-    refiner = Refiner(config.ingest, opened.chunker, bootstrap.SystemClock())
+    state = StreamState(bootstrap.stream_settings(config, opened.context_tokens))
+    state.rehearse(opened.anchor(lambda *_: True) or ())
+    lessons = Lessons(opened.learner, state, bootstrap.lesson_settings(config))
+    near = config.hygiene.near_duplicates
+    refiner = Refiner(config.ingest, opened.chunker, bootstrap.SystemClock(), near_duplicates=near)
     isolation = str(config.kafka.client.get("isolation.level", "read_committed"))
     arrivals = {
         (record.topic, record.partition, record.offset): refiner.refine(record)
         for record in records_of(config.kafka.bootstrap_servers, topic, isolation=isolation)
     }
-
-    def step(batch: Batch) -> Any:
-        rate = learning_rate(
-            state.totals.steps, rate=config.learner.learning_rate, warmup_steps=config.learner.warmup_steps
-        )
-        result = opened.learner.step(batch.draws, rate)
-        sampled = [batch.fresh[place].chunk for place in batch.sampled]
-        return result, [float(nll) for nll in opened.learner.base_nll(sampled)] if sampled else []
-
     ledger = [LEDGER_LINE.validate_json(line) for line in lines.read_bytes().splitlines()]
-    found = replay(state, ledger, arrivals, step)
+    found = replay(state, ledger, arrivals, lessons.take)
     files = opened.learner.snapshot().files() | {_FOLDER_OF["window"]: to_bytes(state.arrays())}
     return {
         "ledger": [line.model_dump_json() for line in found],

@@ -146,6 +146,9 @@ rank = 1
 max_tokens = 4_000
 [mix]
 reservoir_tokens = 4_000
+[anchor]
+chunks = 4
+tokens = 16
 [learner]
 learning_rate = 1e-2
 step_chunks = 4

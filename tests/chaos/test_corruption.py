@@ -156,6 +156,9 @@ def grown(kafka: KafkaService, tiny_model: Path, tmp_path_factory: pytest.TempPa
         name = "{tiny_model}"
         device = "cpu"
         dtype = "fp32"
+        [anchor]
+        chunks = 4
+        tokens = 16
         [learner]
         threads = 1
         flush_s = 600

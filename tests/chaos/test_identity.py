@@ -16,7 +16,10 @@ from tests.services.kafka import KafkaService
 from tests.services.s3 import S3Server
 
 EVENTS = 60
+CHANGE = 44
+"""Event from which on nobody has ever read anything like it."""
 REPEATED = "the same text again and again"
+REPRINTED = "{0} and {0} but one word is another {1}"
 WORDS = (
     "stream",
     "event",
@@ -41,10 +44,14 @@ def events(first: int, last: int) -> list[tuple[bytes, int]]:
     for number in range(first, last):
         chance = random.Random(number)
         text = " ".join([*chance.choices(WORDS, k=chance.randint(2, 90)), str(number)])
+        if number >= CHANGE:
+            text = "".join(map(chr, chance.choices(range(0x4E00, 0x9FFF), k=40)))
         if number % 11 == 10:
             text = REPEATED
         elif number % 13 == 12:
             text = "x"
+        elif number % 7 == 6:
+            text = REPRINTED.format(" ".join(WORDS), "once" if number % 2 else "again")
         value = b"{no json" if number % 17 == 16 else json.dumps({"id": f"event-{number}", "text": text}).encode()
         made.append((value, 1_700_000_000_000 + number * 1_000 - chance.choice([0, 0, 0, 4_000])))
     return made
@@ -63,7 +70,13 @@ def topic(bench: Bench) -> str:
     return name
 
 
-USUAL = {"ingest": {"min_chars": 3}}
+USUAL: dict[str, dict[str, object]] = {
+    "ingest": {"min_chars": 3},
+    # So tight that each strikes within so short a stream, as the yardstick below asserts.
+    "learner": {"served_average": 0.9, "fade_half_lives": 1.0, "clip_z": 0.1},
+    "hygiene": {"near_zero": 3.8, "junk_z": 0.5, "near_duplicates": True},
+    "drift": {"delta": 0.5, "min_chunks_apart": 5, "rate_steps": 5},
+}
 
 
 def lineage(bench: Bench, topic: str, **sections: dict[str, object]) -> Lineage:
@@ -81,6 +94,10 @@ def undisturbed(bench: Bench, topic: str) -> CameTo:
     assert came.offsets() == {0: list(range(EVENTS))}
     outcomes = {line["outcome"] for line in came.lines if line["kind"] == "event"}
     assert outcomes == {"admitted", "duplicate", "filtered", "dead_letter"}, "the stream has everything in it"
+    assert came.totals["duplicate"] > sum(number % 11 == 10 for number in range(EVENTS)) - 1, "reprints too"
+    assert came.totals["chunks_passed_over"] > 0
+    assert came.watched["vigilance"]["alarms"]
+    assert came.watched["lessons"]["clip"]["clipped"] > 0
     whole.assert_as_in_one_life()
     return came
 

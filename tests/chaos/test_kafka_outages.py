@@ -69,6 +69,7 @@ class Stage:
                     *(f"{name} = {json.dumps(value)}" for name, value in kafka.items()),
                     f'[store]\nurl = "{self.folder / "store"}"',
                     f'[model]\nname = "{self.model}"\ndevice = "cpu"\ndtype = "fp32"',
+                    "[anchor]\nchunks = 4\ntokens = 16",
                     "[learner]\nflush_s = 0.2\nthreads = 1\nstep_chunks = 1",
                     "[checkpoint]\nevery_s = 0.3",
                     '[publish]\nevery = "500steps"',

@@ -74,6 +74,7 @@ class Site:
             "ingest": {"fields": {"id": "id"}},
             "store": {"url": self.url, "retry_budget_s": 120, "s3": {"endpoint_url": endpoint}},
             "model": {"name": str(self._model), "device": "cpu", "dtype": "fp32"},
+            "anchor": {"chunks": 4, "tokens": 16},
             "learner": {"flush_s": 0.2, "threads": 1},
             "checkpoint": {"every_s": 0.3},
             "publish": {"every": "5steps"},

@@ -195,6 +195,9 @@ class Relay:
             name = "{self._model}"
             device = "cpu"
             dtype = "fp32"
+            [anchor]
+            chunks = 4
+            tokens = 16
             [learner]
             step_chunks = 2
             flush_s = 0.3

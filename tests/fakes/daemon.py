@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.batches import Draw, StepResult
+from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
 from streamlearn.core.events import Arrival, Chunk, Progress
 from streamlearn.core.manifest import (
     BaseModelCard,
@@ -61,8 +61,10 @@ class RecordingHealth:
     """Remembers what it was told."""
 
     states: list[str] = field(default_factory=list)
+    beats: int = 0
 
-    def beat(self) -> None: ...
+    def beat(self) -> None:
+        self.beats += 1
 
     def ready(self) -> None:
         self.states.append("ready")
@@ -166,11 +168,12 @@ class NumberSnapshot:
 
 
 class NumberLearner:
-    """A model of one number, moved by every chunk it sees in a way that depends on the order."""
+    """A model of one number, moved by every chunk it learns in a way that depends on the order and on the plan."""
 
     def __init__(self) -> None:
         self.weight = 0.0
         self.batches: list[tuple[Draw, ...]] = []
+        self.plans: list[StepPlan] = []
         self.finite = True
         self.weights_digest = DIGEST
 
@@ -189,14 +192,30 @@ class NumberLearner:
     def lora(self) -> LoraShape:
         return LoraShape(rank=8, alpha=16, target_modules=("n",), parameters=1)
 
-    def step(self, batch: Sequence[Draw], learning_rate: float) -> StepResult:
+    def step(self, batch: Sequence[Draw], plan: StepPlan) -> StepResult:
         self.batches.append(tuple(batch))
+        self.plans.append(plan)
         if not self.finite:
-            return StepResult(nll=tuple(float("nan") for _ in batch), gradient_norm=0.0, applied=False, seconds=0.01)
-        nll = tuple(float(draw.chunk.scored_tokens * (1 + abs(self.weight))) for draw in batch)
-        for draw in batch:
-            self.weight = 0.9 * self.weight + learning_rate * float(draw.chunk.ids.sum() % 101)
-        return StepResult(nll=nll, gradient_norm=1.0, applied=True, seconds=0.01)
+            nan = tuple(float("nan") for _ in batch)
+            return StepResult(nll=nan, passed_over=(), gradient_norm=0.0, scaled=1.0, applied=False, seconds=0.01)
+        nll = tuple(self.nll(draw.chunk) for draw in batch)
+        passed_over = tuple(
+            place
+            for place, draw in enumerate(batch)
+            if draw.role is Role.FRESH and plan.accepted.junk(nll[place], draw.chunk.scored_tokens) is not None
+        )
+        taught = [float(draw.chunk.ids.sum() % 101) for place, draw in enumerate(batch) if place not in passed_over]
+        norm = 0.1 + float(np.std([*taught, self.weight]))
+        scaled = plan.clip(norm)
+        self.weight *= plan.keep * (0.5 if plan.turn else 1.0)
+        for lesson in taught:
+            self.weight = 0.9 * self.weight + plan.learning_rate * scaled * lesson
+        return StepResult(
+            nll=nll, passed_over=passed_over, gradient_norm=norm, scaled=scaled, applied=True, seconds=0.01
+        )
+
+    def nll(self, chunk: Chunk) -> float:
+        return float(chunk.scored_tokens * (1 + abs(self.weight)))
 
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         return np.array([float(chunk.scored_tokens * 2) for chunk in chunks])

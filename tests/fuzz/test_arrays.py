@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,27 +14,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlearn.core.arrays import Arrays, from_bytes, to_bytes, unpack
-from streamlearn.core.batches import StepResult
+from streamlearn.core.batches import StepPlan
+from streamlearn.core.near_duplicates import signature
 from streamlearn.core.stream import StreamState
+from streamlearn.core.vigilance import VigilanceSettings
 from tests.fuzz.hostile import mutations, within
 from tests.unit.core import making
+from tests.unit.core.judging import CAPS, DRIFT, JUNK, REACTION
 from tests.unit.core.making import arrival
 
 WHAT_OTHERS_RAISE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What the daemon turns into one clear line where a checkpoint's state is restored."""
 
 
+SETTINGS = making.settings(
+    step_chunks=4,
+    vigilance=VigilanceSettings(junk=JUNK, drift=DRIFT, reaction=REACTION),
+    caps=CAPS,
+    near_duplicates=True,
+)
+
+
 def learnt(events: int = 13) -> StreamState:
     """Return a stream with something in every part of its state."""
-    stream = StreamState(making.settings(step_chunks=4))
+    stream = StreamState(SETTINGS)
+    stream.rehearse([making.chunk(901), making.chunk(902, 5)])
     for offset in range(events):
-        stream.admit(arrival(offset, chunks=1 + offset % 3))
+        text = signature(" ".join(f"{offset} {place}" for place in range(20)))
+        stream.admit(replace(arrival(offset, chunks=1 + offset % 3), signature=text))
         while batch := stream.next_batch(flush=False):
-            stream.record(
-                batch,
-                StepResult(nll=(1.0,) * len(batch.draws), gradient_norm=1.0, applied=True, seconds=0.0),
-                [1.0] * len(batch.sampled),
-            )
+            nll = [1.0 + (offset * 37 % 11) / 10] * len(batch.draws)
+            stream.record(batch, StepPlan(learning_rate=0.1), making.result_of(nll), [1.0] * len(batch.sampled))
     return stream
 
 
@@ -93,7 +104,7 @@ def test_a_file_with_bytes_changed_is_told_or_is_arrays(data: st.DataObject) -> 
     except ValueError as error:
         assert "no safetensors file of ours" in str(error)  # noqa: PT017 - either ending is right
         return
-    for name in ("queue", "window", "reservoir"):
+    for name in ("queue", "window", "reservoir", "anchor"):
         try:
             chunks = unpack(name, arrays)
         except ValueError:
@@ -152,7 +163,7 @@ def test_a_state_with_something_wrong_is_refused_or_goes_on(document: dict[str, 
 
 
 def restored(document: dict[str, Any], arrays: Arrays) -> StreamState:
-    stream = StreamState(making.settings(step_chunks=4))
+    stream = StreamState(SETTINGS)
     stream.restore(document, arrays, progress=STREAM.progress, totals=STREAM.totals, event_time=STREAM.event_time)
     return stream
 

@@ -61,6 +61,9 @@ class Line:
             name = "{model}"
             device = "cpu"
             dtype = "fp32"
+            [anchor]
+            chunks = 4
+            tokens = 16
             [learner]
             learning_rate = 1e-2
             flush_s = 0.5

@@ -211,6 +211,7 @@ def original(broker: MockKafka, tiny_model: Path, tmp_path_factory: pytest.TempP
         "kafka": {"bootstrap_servers": broker.address, "topics": [topic], "start": "earliest"},
         "store": {"url": str(folder / "store"), "retry_budget_s": 0},
         "model": {"name": str(tiny_model), "device": "cpu", "dtype": "fp32"},
+        "anchor": {"chunks": 4, "tokens": 16},
         "learner": {"flush_s": 0.2},
         "checkpoint": {"every_events": 2},
         "lease": {"ttl_s": 2},

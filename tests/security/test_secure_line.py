@@ -123,6 +123,7 @@ class Line:
             "store": {"url": said(f"s3://{self.bucket}/line"), "retry_budget_s": "0"},
             "store.s3": {"endpoint_url": said(self.s3.endpoint_url), "ca_bundle": said(str(self.authority.bundle))},
             "model": {"name": said(str(self.model)), "device": '"cpu"', "dtype": '"fp32"'},
+            "anchor": {"chunks": "4", "tokens": "16"},
             "learner": {"learning_rate": "1e-2", "flush_s": "0.3", "threads": "1"},
             "checkpoint": {"every_s": "1"},
             "publish": {"every": '"10steps"'},

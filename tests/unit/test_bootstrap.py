@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamlearn.bootstrap import StoppedEarly, Worker, _stream_settings
+from streamlearn.bootstrap import StoppedEarly, Worker, stream_settings
 from streamlearn.config import Config
 from streamlearn.ports import StoreUnavailable
 from tests.services.ports import free_ports
@@ -18,14 +18,19 @@ from tests.unit.learner.conftest import config_for
 def test_a_reservoir_below_one_chunk_is_refused() -> None:
     """It would hold nothing, and nobody would notice."""
     config = config_for("m", mix={"reservoir_tokens": 300})
-    assert _stream_settings(config, 256).reservoir_chunks == 1
+    assert stream_settings(config, 256).reservoir_chunks == 1
     with pytest.raises(ValueError, match=r"mix\.reservoir_tokens = 300 is below one chunk of 1024 tokens"):
-        _stream_settings(config, 1024)
+        stream_settings(config, 1024)
 
 
 def test_an_anchor_takes_its_share_from_the_fresh_and_only_where_there_is_one() -> None:
-    assert _stream_settings(config_for("m"), 256).shares.fresh == pytest.approx(0.75)
-    assert _stream_settings(config_for("m", anchor={"file": "a"}), 256).shares.fresh == pytest.approx(0.70)
+    fresh = 1.0 - config_for("m").mix.window - config_for("m").mix.reservoir
+    share = config_for("m").mix.anchor
+    assert share > 0.0
+    assert stream_settings(config_for("m", anchor={"chunks": 0}), 256).shares.fresh == pytest.approx(fresh)
+    assert stream_settings(config_for("m"), 256).shares.fresh == pytest.approx(fresh - share)
+    file = {"file": "a", "chunks": 0}
+    assert stream_settings(config_for("m", anchor=file), 256).shares.fresh == pytest.approx(fresh - share)
 
 
 def away(**store: Any) -> Config:

@@ -9,12 +9,15 @@ from dataclasses import replace
 import pytest
 
 from streamlearn.checkpointer import Checkpointer, CheckpointSettings
-from streamlearn.core.events import Arrival, Outcome
+from streamlearn.core.batches import Role
+from streamlearn.core.events import Arrival, Chunk, Outcome
 from streamlearn.core.manifest import EventLine, ScoreLine
+from streamlearn.core.mix import Shares
 from streamlearn.core.schedule import Every
-from streamlearn.core.stream import StreamState
+from streamlearn.core.stream import StreamSettings, StreamState
 from streamlearn.daemon import Daemon, DaemonSettings
-from streamlearn.ports import Fatal, Fenced, IntakeStatus, Restored, StoreUnavailable
+from streamlearn.lessons import Lessons
+from streamlearn.ports import Anchor, Fatal, Fenced, IntakeStatus, Restored, StoreUnavailable
 from streamlearn.publisher import Publisher
 from streamlearn.reporter import Reporter
 from streamlearn.telemetry.health import Trouble
@@ -28,7 +31,10 @@ from tests.fakes.daemon import (
     RecordingHealth,
     SilentTelemetry,
 )
-from tests.unit.core.making import arrival, settings
+from tests.unit.core.making import arrival, chunk, settings
+from tests.unit.core.test_lives import LESSONS, TIGHT, Weight, a_stream_with_everything_in_it
+
+ANCHOR = (chunk(901, 3), chunk(902, 5))
 
 
 class Rig:
@@ -44,14 +50,18 @@ class Rig:
         flush_s: float = 1e9,
         publish_every_s: float = 1e12,
         source: ListSource | None = None,
+        stream: StreamSettings | None = None,
+        anchor: Anchor = lambda _: ANCHOR,
+        learner: NumberLearner | None = None,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = source or ListSource(arrivals)
         self.letters = ListDeadLetters()
-        self.learner = NumberLearner()
+        self.learner = learner or NumberLearner()
         self.health = RecordingHealth()
         self.clock = ManualClock(tick_s=0.001)
-        self.stream = StreamState(settings())
+        self.stream = StreamState(stream or settings())
+        self.lessons = Lessons(self.learner, self.stream, LESSONS)
         telemetry = SilentTelemetry()
         self.reporter = Reporter(telemetry, self.clock, group="group")
         self.publisher = Publisher(
@@ -69,12 +79,15 @@ class Rig:
             dead_letters=self.letters,
             learner=self.learner,
             stream=self.stream,
+            lessons=self.lessons,
+            anchor=anchor,
             lineage=self.lineage,
             publisher=self.publisher,
             checkpointer=Checkpointer(
                 source=self.source,
                 learner=self.learner,
                 stream=self.stream,
+                lessons=self.lessons,
                 publisher=self.publisher,
                 clock=self.clock,
                 settings=CheckpointSettings(
@@ -88,7 +101,7 @@ class Rig:
             reporter=self.reporter,
             health=self.health,
             clock=self.clock,
-            settings=DaemonSettings(learning_rate=0.1, warmup_steps=2, flush_s=flush_s, grace_s=10.0),
+            settings=DaemonSettings(flush_s=flush_s, grace_s=10.0),
         )
 
     def stop_when(self, condition: Callable[[], bool]) -> Callable[[], None]:
@@ -143,6 +156,94 @@ def test_a_crash_changes_nothing_but_the_time(kill_after: int) -> None:
     assert lineage.ledger == undisturbed.lineage.ledger
     assert restarted.learner.weight == undisturbed.learner.weight
     assert restarted.stream.scores == undisturbed.stream.scores
+
+
+@pytest.mark.parametrize("kill_after", [2, 11, 17])
+def test_a_crash_changes_nothing_where_junk_drift_and_clipping_strike(kill_after: int) -> None:
+    """What was learnt, passed over and reacted to is the same, however often the worker began anew."""
+    events = a_stream_with_everything_in_it()
+    undisturbed = Rig(events, every=10, stream=TIGHT, learner=Weight())
+    undisturbed.run_to_the_end()
+    lineage = MemoryLineage()
+    crashing = Rig(events, lineage, every=10, stream=TIGHT, learner=Weight())
+
+    def crash() -> None:
+        if len(lineage.commits) == kill_after:
+            raise Fatal("crash")
+
+    lineage.on_commit = crash
+    with pytest.raises(Fatal, match="crash"):
+        crashing.run_to_the_end()
+    lineage.on_commit = lambda: None
+    restarted = Rig(events, lineage, every=10, stream=TIGHT, learner=Weight(), anchor=never_asked)
+    restarted.run_to_the_end()
+
+    assert lineage.ledger == undisturbed.lineage.ledger
+    assert restarted.learner.weight == undisturbed.learner.weight
+    assert restarted.lessons.document() == undisturbed.lessons.document()
+    assert restarted.stream.vigilance.document() == undisturbed.stream.vigilance.document()
+    assert undisturbed.stream.totals.chunks_passed_over > 0
+    assert undisturbed.stream.vigilance.alarms
+    assert any(plan.turn for plan in undisturbed.learner.plans)
+    assert undisturbed.lessons.document()["clip"]["clipped"] > 0
+
+
+# --- the anchor ---------------------------------------------------------------------------
+
+
+def never_asked(_: object) -> Sequence[Chunk]:
+    raise AssertionError("a lineage that goes on has its anchor")
+
+
+def rehearsed(rig: Rig) -> set[int]:
+    return {int(draw.chunk.ids[0]) for draws in rig.learner.batches for draw in draws if draw.role is Role.ANCHOR}
+
+
+def test_a_new_lineage_asks_for_its_anchor_once_and_keeps_it() -> None:
+    """Whoever goes on rehearses the same text, without the cache, the file or the minutes that it took."""
+    anchored = settings(shares=Shares(window=0.1, reservoir=0.1, anchor=0.3))
+    rig = Rig([arrival(offset) for offset in range(20)], stream=anchored)
+    rig.run_to_the_end()
+    again = Rig([arrival(offset) for offset in range(40)], rig.lineage, stream=anchored, anchor=never_asked)
+    again.run_to_the_end()
+
+    assert rehearsed(rig) == rehearsed(again) == {901, 902}
+
+
+def test_a_worker_whose_base_writes_the_anchor_is_alive_and_not_ready() -> None:
+    """It takes minutes; no probe may end it meanwhile, and the lease is renewed."""
+    beats: list[int] = []
+
+    def slow(go_on: Callable[[int, int], bool]) -> Sequence[Chunk]:
+        assert rig.health.states[-1] == "waiting for the base model to write the anchor"
+        assert all(thread.is_alive() for thread in rig.publisher._threads)
+        before = rig.health.beats
+        assert go_on(1, 2)
+        assert go_on(2, 2)
+        beats.append(rig.health.beats - before)
+        return ANCHOR
+
+    rig = Rig([arrival(0), arrival(1)], anchor=slow)
+    rig.run_to_the_end()
+
+    assert beats == [2]
+
+
+def test_a_worker_told_to_stop_does_not_wait_for_its_anchor() -> None:
+    """Nothing was begun, so nothing is committed, and the next start makes it again."""
+    told: list[bool] = []
+
+    def stopped(go_on: Callable[[int, int], bool]) -> None:
+        rig.daemon.stop()
+        told.append(go_on(1, 2))
+
+    rig = Rig([arrival(0), arrival(1)], anchor=stopped)
+    rig.run_to_the_end()
+
+    assert told == [False]
+    assert rig.report.events == 0
+    assert rig.lineage.commits == []
+    assert not rig.daemon.at_stake
 
 
 def test_a_step_is_flushed_when_the_stream_is_quiet_and_not_when_the_worker_was_busy() -> None:
@@ -357,6 +458,7 @@ def test_ready_is_who_reads_the_topics() -> None:
 
     assert rig.health.states == [
         "waiting for the lease of the lineage",
+        "waiting for the base model to write the anchor",
         "waiting for the brokers to assign the topics",
         "ready",
         "shutting down",
@@ -490,7 +592,7 @@ def test_brokers_that_are_away_are_told_once_nothing_is_left_to_learn() -> None:
     rig.daemon.run()
     rig.publisher.close()
 
-    assert rig.health.states[2:] == ["ready", *["the brokers do not answer"] * 2, "ready", "shutting down"]
+    assert rig.health.states[3:] == ["ready", *["the brokers do not answer"] * 2, "ready", "shutting down"]
 
 
 class AwayLineage(MemoryLineage):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from streamlearn.core.batches import Role, StepResult
+from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
+from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Outcome
+from streamlearn.core.junk import Accepted, Junk
 from streamlearn.core.manifest import Scores
+from streamlearn.core.reaction import Reaction
 from streamlearn.core.stream import Batch, StreamState
 from streamlearn.ports import Committed, IntakeStatus
 from streamlearn.reporter import Progressed, Reporter
 from streamlearn.telemetry.prometheus import PrometheusTelemetry
 from tests.fakes.daemon import ManualClock, NumberLearner
-from tests.unit.core.making import arrival, settings
+from tests.unit.core.judging import REACTION
+from tests.unit.core.making import arrival, chunk, result_of, settings
 
 NOW = 1_800_000_000.0
 BEHIND = {("news", 0): 3, ("news", 1): 4}
@@ -73,10 +78,11 @@ class Rig:
             self.reporter.admitted(event, self.stream.admit(event))
         batch = self.stream.next_batch(flush=False)
         assert batch is not None
-        result = self.learner.step(batch.draws, 0.1)
+        plan = StepPlan(learning_rate=0.1, accepted=self.stream.accepted)
+        result = self.learner.step(batch.draws, plan)
         base = [float(nll) for nll in self.learner.base_nll([batch.fresh[place].chunk for place in batch.sampled])]
-        self.stream.record(batch, result, base)
-        self.reporter.learnt(batch, result, base, self.stream, status(lag), 0.1)
+        alarms = self.stream.record(batch, plan, result, base)
+        self.reporter.learnt(batch, plan, result, base, alarms, self.stream, status(lag))
         return batch, result
 
     def read(self, name: str, **labels: str) -> float | None:
@@ -121,6 +127,50 @@ def test_a_dropped_step_is_counted(rig: Rig) -> None:
     rig.step()
 
     assert rig.read("streamlearn_steps_dropped_total") == 1
+
+
+def test_what_is_passed_over_is_counted_by_its_reason(rig: Rig) -> None:
+    """One nat a token is known by heart here, and three are far out."""
+    accepted = Accepted(low=1.5, high=2.5)
+    batch, _ = rig.step()
+    result = result_of([8.0, 24.0, *(16.0 for _ in batch.draws[2:])], passed_over=(0, 1))
+    plan = StepPlan(learning_rate=0.1, accepted=accepted)
+
+    rig.reporter.learnt(batch, plan, result, [], (), rig.stream, status(BEHIND))
+
+    for reason in Junk:
+        assert rig.read("streamlearn_chunks_passed_over_total", reason=reason.value) == 1
+
+
+def test_clipping_drift_and_distance_from_the_base_are_shown(rig: Rig) -> None:
+    batch, _ = rig.step()
+    anchored = replace(batch, draws=(*batch.draws, Draw(chunk=chunk(9, tokens=4), role=Role.ANCHOR)))
+    nll = [16.0 for _ in batch.draws]
+    alarms = [Alarm(signal="live", chunk=7, cut=3, rise=0.5)]
+    plan = StepPlan(learning_rate=0.3)
+    assert rig.read("streamlearn_drift_alarms_total", signal="live") == 0
+    assert rig.read("streamlearn_anchor_kl_nats_per_token") is None
+
+    rig.reporter.learnt(anchored, plan, result_of([*nll, 2.0], scaled=0.5), [], alarms, rig.stream, status(BEHIND))
+    rig.reporter.learnt(batch, plan, result_of(nll), [], (), rig.stream, status(BEHIND))
+
+    assert rig.read("streamlearn_steps_clipped_total") == 1
+    assert rig.read("streamlearn_drift_alarms_total", signal="live") == 1
+    assert rig.read("streamlearn_drift_alarms_total", signal="base") == 0
+    assert rig.read("streamlearn_anchor_kl_nats_per_token") == 0.5
+    assert rig.read("streamlearn_learning_rate") == 0.3
+
+
+def test_the_rate_factor_is_that_of_the_reaction(rig: Rig) -> None:
+    rig.step()
+    assert rig.read("streamlearn_learning_rate_factor") == 1.0
+    rig.stream.vigilance.reaction = Reaction(REACTION)
+    rig.stream.vigilance.reaction.alarm(Alarm(signal="base", chunk=7, cut=3, rise=0.5))
+
+    rig.clock.time += 1.0
+    rig.step()
+
+    assert rig.read("streamlearn_learning_rate_factor") == 3.0
 
 
 def test_scores_are_computed_once_a_second_however_fast_the_steps(rig: Rig) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from streamlearn.core.batches import StepResult
 from streamlearn.core.events import Arrival, Chunk, Outcome
 from streamlearn.core.mix import Shares
 from streamlearn.core.stream import StreamSettings
+from streamlearn.core.vigilance import VigilanceSettings
 from streamlearn.core.window import WindowBounds
 
 
@@ -40,6 +44,12 @@ def arrival(
     )
 
 
+def result_of(nll: Sequence[float], **changes: object) -> StepResult:
+    """What an ordinary step found."""
+    usual: dict[str, object] = {"passed_over": (), "gradient_norm": 1.0, "scaled": 1.0, "applied": True, "seconds": 0.1}
+    return StepResult(nll=tuple(nll), **{**usual, **changes})  # type: ignore[arg-type]
+
+
 def bounds(**changes: float) -> WindowBounds:
     """A window that forgets nothing unless told to."""
     wide = {
@@ -63,5 +73,8 @@ def settings(**changes: object) -> StreamSettings:
         "reservoir_chunks": 16,
         "base_sample": 0.5,
         "max_sources": 50,
+        "vigilance": VigilanceSettings(junk=None, drift=None, reaction=None),
+        "caps": None,
+        "near_duplicates": False,
     }
     return StreamSettings(**{**usual, **changes})  # type: ignore[arg-type]

@@ -8,27 +8,23 @@ follows it must come to the same lines and the same state.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
 
-from streamlearn.core.batches import StepResult
 from streamlearn.core.events import Arrival
 from streamlearn.core.manifest import EventLine, ScoreLine
 from streamlearn.core.stream import Batch, StreamState
-
-Step: TypeAlias = Callable[[Batch], tuple[StepResult, Sequence[float]]]
-"""Learns from a batch; returns what it found, and the base's nats of the sampled chunks."""
 
 
 def replay(
     state: StreamState,
     ledger: Sequence[EventLine | ScoreLine],
     arrivals: Mapping[tuple[str, int, int], Arrival],
-    step: Step,
+    learn: Callable[[Batch], object],
 ) -> list[EventLine | ScoreLine]:
     """Let `state`, which is new, live what `ledger` says and return the lines that it writes.
 
     Args:
         arrivals: by topic, partition and offset.
+        learn: takes a step on a batch, and records it in `state`.
 
     Raises:
         AssertionError: the ledger says a step was taken where none can be, or where an event should have come first.
@@ -42,6 +38,6 @@ def replay(
         else:
             batch = state.next_batch(flush=told.flushed)
             assert batch is not None, f"{told} was scored before a batch had come together, and not by a flush"
-            state.record(batch, *step(batch))
+            learn(batch)
         lines.extend(state.take_ledger())
     return lines

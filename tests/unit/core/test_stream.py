@@ -10,22 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlearn.core.arrays import from_bytes, to_bytes
-from streamlearn.core.batches import Role, StepResult
+from streamlearn.core.batches import Role, StepPlan, StepResult
 from streamlearn.core.events import Arrival, Outcome
 from streamlearn.core.manifest import LEDGER_LINE, EventLine, ScoreLine
 from streamlearn.core.mix import Shares
 from streamlearn.core.stream import Batch, StreamState
+from tests.unit.core import making
 from tests.unit.core.making import arrival, bounds, settings
+
+PLAN = StepPlan(learning_rate=0.1)
 
 
 def result_of(batch: Batch) -> StepResult:
     """Losses that depend on what is in the batch, as a model's would."""
-    return StepResult(
-        nll=tuple(float(draw.chunk.ids.sum() % 97) / 7 for draw in batch.draws),
-        gradient_norm=1.0,
-        applied=True,
-        seconds=0.1,
-    )
+    return making.result_of([float(draw.chunk.ids.sum() % 97) / 7 for draw in batch.draws])
 
 
 def learn(state: StreamState, arrivals: list[Arrival]) -> list[Batch]:
@@ -37,7 +35,7 @@ def learn(state: StreamState, arrivals: list[Arrival]) -> list[Batch]:
             state.admit(waiting.pop(0))
         if (batch := state.next_batch(flush=not waiting)) is None:
             return batches
-        state.record(batch, result_of(batch), [0.5] * len(batch.sampled))
+        state.record(batch, PLAN, result_of(batch), [0.5] * len(batch.sampled))
         batches.append(batch)
 
 
@@ -106,7 +104,7 @@ def _steps(state: StreamState, arrivals: list[Arrival]) -> list[Batch]:
             state.admit(waiting.pop(0))
         if (batch := state.next_batch(flush=False)) is None:
             return batches
-        state.record(batch, result_of(batch), [0.5] * len(batch.sampled))
+        state.record(batch, PLAN, result_of(batch), [0.5] * len(batch.sampled))
         batches.append(batch)
 
 
@@ -165,7 +163,7 @@ def test_a_loss_that_is_not_finite_is_a_null_in_the_ledger() -> None:
     batch = state.next_batch(flush=True)
     assert batch is not None
 
-    state.record(batch, StepResult(nll=(float("nan"),), gradient_norm=0.0, applied=False, seconds=0.0), [1.0])
+    state.record(batch, PLAN, making.result_of([float("nan")], applied=False), [1.0])
 
     line = state.take_ledger()[-1]
     assert isinstance(line, ScoreLine)

@@ -9,7 +9,7 @@ from tests.unit.core.making import bounds, chunk
 
 def filled(window: Window, times: list[float]) -> Window:
     for number, ts in enumerate(times):
-        window.add(chunk(number), ts)
+        window.add(chunk(number), ts, number)
     return window
 
 
@@ -64,7 +64,7 @@ def test_a_restored_window_knows_the_newest_event_it_no_longer_holds() -> None:
     filled(whole, [100.0, 60.0, 60.0, 60.0, 60.0, 60.0])
     resumed.restore(whole.arrays())
     for window in (whole, resumed):
-        window.add(chunk(9), 20.0)
+        window.add(chunk(9), 20.0, 9)
     assert resumed.arrays()["window.ts"].tolist() == whole.arrays()["window.ts"].tolist()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from streamlearn.demo import slice as slices
-from streamlearn.demo.slice import BUNDLED, open_slice
+from streamlearn.demo.rows import BUNDLED
+from streamlearn.demo.slice import open_slice
 
 
 def jsonl(path: Path, rows: list[dict[str, object]]) -> str:
@@ -92,7 +93,7 @@ def test_of_an_endless_file_not_even_the_rest_is_counted(tmp_path: Path, monkeyp
 
 
 def test_a_line_without_an_end_is_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "_MAX_LINE", 10)
+    monkeypatch.setattr("streamlearn.demo.rows._MAX_LINE", 10)
     (tmp_path / "a.txt").write_bytes(b"short\n" + b"x" * 10_000)
     with pytest.raises(ValueError, match=r"line 2 of .* is over 10 bytes; write one event a line"):
         open_slice(str(tmp_path / "a.txt"))

@@ -38,6 +38,7 @@ def opening(cluster: MemoryCluster) -> Iterator[Open]:
         config = configured(
             kafka={"on_lost_data": knobs.pop("on_lost_data", "fail")},
             errors={"tolerance": knobs.pop("tolerance", "all")},
+            hygiene=knobs.pop("hygiene", {}),
             ingest={"format": "text", **knobs},
         )
         lost = LostOffsets(config.kafka.on_lost_data)
@@ -76,6 +77,18 @@ def test_every_offset_becomes_one_arrival_in_order(cluster: MemoryCluster, openi
         assert [a.offset for a in arrivals if a.partition == partition] == list(range(250))
     dead = [a for a in arrivals if a.outcome is Outcome.DEAD_LETTER]
     assert [a.rejection.error for a in dead if a.rejection] == ["NullValue"] * 167
+
+
+def test_arrivals_are_signed_where_the_configuration_looks_for_near_repeats(
+    cluster: MemoryCluster, opening: Open
+) -> None:
+    """Or no reprint would ever be found."""
+    cluster.append("news", b"one two three four five six seven eight nine")
+    (signed,) = take(opening(), 1)
+    (unsigned,) = take(opening(hygiene={"near_duplicates": False}), 1)
+
+    assert signed.signature is not None
+    assert unsigned.signature is None
 
 
 def test_a_restart_goes_on_at_progress(cluster: MemoryCluster, opening: Open) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlearn.core.events import Outcome
+from streamlearn.core.near_duplicates import signature
 from streamlearn.ingest.refine import Refiner
 from tests.unit.ingest.making import SystemClock, WordChunker, ingest, record
 
@@ -30,6 +31,21 @@ def test_a_good_record_is_admitted_with_its_chunks_and_without_its_bytes() -> No
     assert [chunk.scored_tokens for chunk in arrival.chunks] == [2]
     assert len(arrival.digest) == 16
     assert (arrival.rejection, arrival.record, arrival.skipped) == (None, None, 3)
+
+
+def test_a_text_is_signed_where_near_repeats_are_looked_for_and_only_there() -> None:
+    """By its words alone, so that a reprint under another title has nearly the same."""
+    text = "a b c d e f g h i j k l m n o p"
+    signing = Refiner(ingest(fields={"id": "id"}), WordChunker(), SystemClock(), near_duplicates=True)
+
+    signed, reprint = (signing.refine(record(value(each))).signature for each in (text, text.upper() + "!"))
+
+    assert signed is not None
+    assert signed.tolist() == signature(text).tolist()  # type: ignore[union-attr]
+    assert reprint is not None
+    assert (signed == reprint).all()
+    assert REFINER.refine(record(value(text))).signature is None
+    assert signing.refine(record(value("nothing"))).signature is None
 
 
 @pytest.mark.parametrize("text", ["ok", "nothing"])

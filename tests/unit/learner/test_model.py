@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from streamlearn.config import Model
-from streamlearn.core.batches import Draw, Role
+from streamlearn.core.batches import Draw, Role, StepPlan
 from streamlearn.core.events import Plain
 from streamlearn.learner import resolve as resolving
 from streamlearn.learner.memory import available_bytes, needed_bytes
@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_named_with_the_mend(
     opener: Opener, sections: dict[str, dict[str, object]], words: str
 ) -> None:
     with pytest.raises(Fatal, match=words):
-        opener(**sections)
+        opener(**sections).anchor(forever)
 
 
 def test_a_directory_that_is_no_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_published_adapter_loads_with_peft_and_scores_the_same(opened: OpenedL
     """Any PEFT user can load what we publish."""
     chunk = opened.chunker.chunk(Plain(text="the quick brown fox jumps over the lazy dog"))[0]
     for _ in range(5):
-        opened.learner.step([Draw(chunk=chunk, role=Role.FRESH)], 1e-2)
+        opened.learner.step([Draw(chunk=chunk, role=Role.FRESH)], StepPlan(learning_rate=1e-2))
     files = opened.learner.snapshot().files()
     (tmp_path / "adapter_model.safetensors").write_bytes(files["adapter.safetensors"])
     (tmp_path / "adapter_config.json").write_bytes(opened.learner.adapter_config())
@@ -129,7 +129,11 @@ def test_a_published_adapter_loads_with_peft_and_scores_the_same(opened: OpenedL
     with torch.no_grad():
         loss = adapted(input_ids=ids, labels=ids).loss.item()
 
-    assert loss * (len(chunk.ids) - 1) == pytest.approx(opened.learner.live_nll([chunk])[0], rel=1e-4)
+    assert loss * (len(chunk.ids) - 1) == pytest.approx(opened.learner.served_nll([chunk])[0], rel=1e-4)
+
+
+def forever(_done: int, _total: int) -> bool:
+    return True
 
 
 def test_an_anchor_is_rehearsed_from_rows_or_plain_text(tiny_model: Path, tmp_path: Path) -> None:
@@ -137,17 +141,18 @@ def test_an_anchor_is_rehearsed_from_rows_or_plain_text(tiny_model: Path, tmp_pa
     rows.write_text('{"text": "one text"}\n\n{"text": "another"}\n')
     plain = tmp_path / "a.txt"
     plain.write_text("one text\nanother")
-    assert len(open_learner(config_for(tiny_model, anchor={"file": str(rows)})).anchor) == 2
-    assert len(open_learner(config_for(tiny_model, anchor={"file": str(plain)})).anchor) == 1
+    assert len(open_learner(config_for(tiny_model, anchor={"file": str(rows)})).anchor(forever) or ()) == 2
+    assert len(open_learner(config_for(tiny_model, anchor={"file": str(plain)})).anchor(forever) or ()) == 1
     rows.write_text('{"text": "one"}\n{"txt": "two"}\n')
     with pytest.raises(Fatal, match="line 2"):
-        open_learner(config_for(tiny_model, anchor={"file": str(rows)}))
+        open_learner(config_for(tiny_model, anchor={"file": str(rows)})).anchor(forever)
 
 
 def test_bf16_learns_too(opener: Opener) -> None:
     opened = opener(model={"dtype": "bf16"})
     chunk = opened.chunker.chunk(Plain(text="the quick brown fox jumps over the lazy dog"))[0]
-    scores = [opened.learner.step([Draw(chunk=chunk, role=Role.FRESH)], 1e-2).nll[0] for _ in range(20)]
+    draws, plan = [Draw(chunk=chunk, role=Role.FRESH)], StepPlan(learning_rate=1e-2)
+    scores = [opened.learner.step(draws, plan).nll[0] for _ in range(20)]
     assert scores[-1] < scores[0] - 1.0
     assert {tensor.dtype for tensor in opened.learner._parameters.values()} == {torch.float32}
 

@@ -1,0 +1,112 @@
+"""Every arm is asked before it learns, and learns as it says."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlearn.bench import nightly
+from streamlearn.bench.make import ARMS, make_arm, opened
+from streamlearn.bench.nightly import Nightly
+from streamlearn.bench.run import Wishes
+from tests.unit.bench.conftest import Maker
+from tests.unit.core.making import arrival, chunk
+
+STEPWISE = [arm for arm in ARMS if arm not in {"trainer_nightly", "streamlearn-without-small-steps"}]
+"""What learns from an event as soon as it is scored."""
+
+
+@pytest.mark.parametrize("arm", STEPWISE)
+def test_an_arm_scores_a_chunk_as_one_that_has_read_only_what_came_before(arm: str, maker: Maker) -> None:
+    """Prequential: every score is that of a model which has not seen the chunk."""
+    (whole, world), (before, _) = maker(arm), maker(arm)
+    events = world.sample.arrivals
+    scores = list(whole.scores(events))
+
+    list(before.scores(events[:6]))
+
+    assert len(scores) == len(world.sample.chunks) == 10
+    assert scores[6] == pytest.approx(before.served_nll(events[6].chunks)[0], rel=1e-5)
+    assert scores[0] == pytest.approx(maker("frozen")[0].served_nll(events[0].chunks)[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in STEPWISE if arm not in {"frozen", "sgd_loop", "adamw_loop"}])
+def test_our_arms_learn(arm: str, maker: Maker) -> None:
+    one, world = maker(arm)
+    first = one.served_nll(world.sample.chunks).sum()
+
+    list(one.scores(world.sample.arrivals))
+
+    assert one.served_nll(world.sample.chunks).sum() < first
+
+
+@pytest.mark.parametrize("arm", ["sgd_loop", "adamw_loop"])
+def test_the_loops_move_all_weights(arm: str, maker: Maker) -> None:
+    one, world = maker(arm)
+    first = one.served_nll(world.sample.chunks)
+
+    list(one.scores(world.sample.arrivals))
+
+    assert not np.allclose(one.served_nll(world.sample.chunks), first, rtol=1e-6)
+    assert all(parameter.requires_grad for parameter in one._scorer._model.parameters())  # type: ignore[attr-defined]
+
+
+def test_the_frozen_base_stays_what_it_is(maker: Maker) -> None:
+    one, world = maker("frozen")
+    scores = list(one.scores(world.sample.arrivals))
+
+    assert one.served_nll(world.sample.chunks) == pytest.approx(scores, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that others' loops are made of
+def test_the_nightly_arm_scores_a_day_by_the_night_before(wishes: Wishes) -> None:
+    """The first day by the base; training moves the next one."""
+    world = opened("trainer_nightly", wishes)
+    arm = Nightly(world.loaded, nights=2, seed=1)
+    base = arm.served_nll(world.sample.chunks)
+
+    scores = np.array(list(arm.scores(world.sample.arrivals)))
+
+    changed = ~np.isclose(scores, base, rtol=1e-4)
+    (first,) = np.flatnonzero(changed)[:1]
+    assert 4 <= first <= 6
+    assert not changed[:first].any()
+    assert changed[first:].all()
+    assert not world.loaded.model.training
+
+
+def test_days_hold_equally_many_tokens_and_all_events() -> None:
+    events = [dataclasses.replace(arrival(n), chunks=(chunk(n, tokens=1 + n % 7),)) for n in range(50)]
+
+    days = list(nightly._days(events, 8))
+
+    assert [event for day in days for event in day] == events
+    assert len(days) == 8
+    sizes = [sum(each.scored_tokens for event in day for each in event.chunks) for day in days]
+    assert max(sizes) - min(sizes) <= 2 * 7
+
+
+def test_a_single_event_is_a_day() -> None:
+    events = [arrival(0)]
+
+    assert [list(day) for day in nightly._days(events, 8)] == [events]
+
+
+def test_what_our_arm_does_not_admit_is_scored_in_its_place(wishes: Wishes) -> None:
+    """A source above its share is refused; the arm still owes a score for each chunk, in order."""
+    settings: dict[str, Any] = {**wishes.settings, "hygiene": {"source_share": 0.01, "source_events": 3}}
+    wished = dataclasses.replace(wishes, settings=settings)
+    world = opened("streamlearn", wished)
+    base = world.sample.chunks
+    arm = make_arm("streamlearn", world, wished, lambda *_: None)
+    frozen = arm.served_nll(base)
+
+    scores = list(arm.scores(world.sample.arrivals))
+
+    assert len(scores) == len(base)
+    assert arm._stream.totals.filtered > 0  # type: ignore[attr-defined]
+    # Even at the wrong weights a score is nearer to its own chunk's than another's would be.
+    assert np.corrcoef(scores, frozen)[0, 1] > 0.8
