@@ -24,6 +24,7 @@ from streamlearn.config import Config, parse_every
 from streamlearn.core.caps import CapSettings
 from streamlearn.core.clipping import ClipSettings
 from streamlearn.core.drift import DriftSettings
+from streamlearn.core.gate import GateSettings
 from streamlearn.core.junk import JunkSettings
 from streamlearn.core.manifest import Scores, Totals
 from streamlearn.core.mix import Shares
@@ -31,9 +32,11 @@ from streamlearn.core.reaction import ReactionSettings
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamSettings, StreamState
 from streamlearn.core.vigilance import VigilanceSettings
+from streamlearn.core.watch import WatchSettings
 from streamlearn.core.window import WindowBounds
 from streamlearn.daemon import Daemon, DaemonSettings
 from streamlearn.ingest.open import open_dead_letters, open_source
+from streamlearn.judge import Judge, JudgeSettings
 from streamlearn.learner.open import OpenedLearner, open_learner
 from streamlearn.lessons import Lessons, LessonSettings
 from streamlearn.ports import Clock, Fault, Lineage, StoreUnavailable, StreamlearnError, no_fault
@@ -210,12 +213,21 @@ class Worker:
         closing.callback(publisher.close)
         stream = StreamState(stream_settings(config, opened.context_tokens))
         lessons = Lessons(opened.learner, stream, lesson_settings(config))
+        judge = Judge(
+            learner=opened.learner,
+            guests=opened.learner,
+            stream=stream,
+            lineage=lineage,
+            held_out=opened.held_out,
+            settings=_judge_settings(config),
+        )
         return Daemon(
             source=source,
             dead_letters=dead_letters,
             learner=opened.learner,
             stream=stream,
             lessons=lessons,
+            judge=judge,
             anchor=opened.anchor,
             lineage=lineage,
             publisher=publisher,
@@ -224,6 +236,7 @@ class Worker:
                 learner=opened.learner,
                 stream=stream,
                 lessons=lessons,
+                judge=judge,
                 publisher=publisher,
                 clock=self._clock,
                 settings=_checkpoint_settings(config),
@@ -363,6 +376,28 @@ def _cap_settings(config: Config) -> CapSettings | None:
         max_chunks=config.hygiene.source_events,
         max_sources=1000,
     )
+
+
+def _judge_settings(config: Config) -> JudgeSettings:
+    given = config.gate
+    gate = GateSettings(
+        min_gain=given.min_gain,
+        min_blocks=given.min_blocks,
+        max_blocks=given.max_blocks,
+        max_held_out_rise=given.max_held_out_rise,
+        alpha=given.alpha,
+    )
+    watch = WatchSettings(
+        min_loss=given.min_gain,
+        min_blocks=given.min_blocks,
+        max_blocks=given.max_blocks,
+        plunge=given.plunge,
+        plunge_blocks=3,
+        # What was let pass by the gate does not fall for it; a champion moved by hand may.
+        max_held_out_rise=given.max_held_out_rise + 0.02,
+        alpha=given.watch_alpha,
+    )
+    return JudgeSettings(gate=gate if given.enabled else None, watch=watch)
 
 
 def _daemon_settings(config: Config) -> DaemonSettings:

@@ -15,8 +15,9 @@ from streamlearn.core.events import Progress
 from streamlearn.core.manifest import CheckpointState, Draft, Origin
 from streamlearn.core.schedule import Every, Mark
 from streamlearn.core.stream import StreamState
+from streamlearn.judge import Judge
 from streamlearn.lessons import Lessons
-from streamlearn.ports import Clock, EventSource, Learner
+from streamlearn.ports import ADAPTER, Clock, EventSource, Learner
 from streamlearn.publisher import Parcel, Publisher
 
 POLL_S = 0.2
@@ -51,6 +52,7 @@ class Checkpointer:
         learner: Learner,
         stream: StreamState,
         lessons: Lessons,
+        judge: Judge,
         publisher: Publisher,
         clock: Clock,
         settings: CheckpointSettings,
@@ -59,6 +61,7 @@ class Checkpointer:
         self._learner = learner
         self._stream = stream
         self._lessons = lessons
+        self._judge = judge
         self._publisher = publisher
         self._clock = clock
         self._settings = settings
@@ -100,10 +103,13 @@ class Checkpointer:
         due = (self._stream.ledger_lines > 0 and (counted or waited or self._stream.ledger_lines >= _DUE_LINES)) or (
             waited and self._passed_more
         )
-        # Counted checkpoints fall at the same events in every run, so they wait for the one before.
+        # Counted checkpoints and versions fall at the same events in every run, so they wait for the one before.
+        counted |= publish and settings.publish_every.counted
+        counted |= self._judge.urgent and settings.every_events is not None
         while counted and self._publisher.busy and go_on():
             self._publisher.wait(POLL_S)
-        if (publish or due or self._partitions_are_new(now)) and not self._publisher.busy:
+        due |= publish or self._judge.urgent
+        if (due or self._partitions_are_new(now)) and not self._publisher.busy:
             self._make(publish=publish)
 
     def finish(self, *, publish: bool, grace_s: float) -> bool:
@@ -111,7 +117,7 @@ class Checkpointer:
         publish = publish and self._unpublished(self._mark())
         deadline = self._clock.monotonic() + grace_s
         done = self._publisher.wait(grace_s)
-        if done and (publish or self._stream.ledger_lines > 0 or self._passed_more):
+        if done and (publish or self._stream.ledger_lines > 0 or self._passed_more or self._judge.urgent):
             self._make(publish=publish)
             done = self._publisher.wait(max(deadline - self._clock.monotonic(), 0.0))
         return done
@@ -124,15 +130,20 @@ class Checkpointer:
         # In this order: a partition found in between is then one without an id, which does no harm.
         origin, begun = self._source.origin(), self._source.begun()
         self._begun_saved, self._passed_saved = _partitions(begun), origin.passed
+        snapshot = self._learner.snapshot()
+        if publish:
+            # Before the draft, which tells of the new candidate.
+            self._judge.published(snapshot.files()[ADAPTER])
         self._publisher.submit(
             Parcel(
                 draft=self._draft(begun, origin),
-                learner=self._learner.snapshot(),
+                learner=snapshot,
                 arrays=self._stream.arrays(),
                 ledger=self._stream.take_ledger(),
                 adapter_config=self._learner.adapter_config() if publish else None,
             )
         )
+        self._judge.handed_over(published=publish)
 
     def _draft(self, begun: Progress, origin: Origin) -> Draft:
         published = {"steps": self._published.steps, "events": self._published.events, "at": self._published_at}
@@ -147,7 +158,9 @@ class Checkpointer:
             lora=self._learner.lora,
             config_digest=self._settings.config_digest,
             libraries=self._settings.libraries,
-            stream=self._stream.document() | {"lessons": self._lessons.document(), "published": published},
+            judgement=self._judge.judgement,
+            stream=self._stream.document()
+            | {"lessons": self._lessons.document(), "judge": self._judge.document(), "published": published},
         )
 
     @property

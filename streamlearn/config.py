@@ -398,6 +398,42 @@ class Evaluation(Section):
     """Share of chunks that the frozen base scores too; each costs a third of a learning step."""
 
 
+class Gate(Section):
+    """When a newer version becomes champion, and when it is taken back."""
+
+    enabled: bool = True
+    """Whether versions are compared and alias `champion` is moved; each version compared costs two forwards of the
+    sampled chunks (`evaluation.sample`)."""
+    min_gain: float = Field(default=0.002, ge=0)
+    """Nats per token by which a version must be better for certain; less is not worth a change."""
+    min_blocks: int = Field(default=20, ge=2)
+    """Blocks of 16 sampled chunks before the first decision, as the bound leans on the central limit theorem."""
+    max_blocks: int = Field(default=200, ge=2)
+    """Blocks after which an undecided version makes room for a newer one, and a champion is watched no longer."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Bound on the chance that a version that is no better is ever promoted."""
+    max_held_out_rise: float = Field(default=0.03, gt=0)
+    """Nats per token above the base on held-out text from which a version is refused: it has forgotten too much."""
+    held_out: Text | None = None
+    """JSONL (`{"text": …}`) or plain text on which forgetting is measured, and which is never learnt; speeches that
+    come with streamlearn unless given."""
+    held_out_chunks: int = Field(default=24, ge=0)
+    """Chunks of it; 0 measures no forgetting. Scored once a candidate, about a hundredth of a second each on a GPU."""
+    watch_alpha: float = Field(default=0.01, gt=0, lt=1)
+    """Bound on the chance that a champion that is no worse is ever taken back by the test."""
+    plunge: float = Field(default=0.3, gt=0)
+    """Nats per token worse than the champion before, in three blocks on end, that need no test."""
+
+    @model_validator(mode="after")
+    def _there_is_time_to_decide(self) -> Gate:
+        if self.max_blocks < self.min_blocks:
+            raise ValueError(
+                f"gate.max_blocks = {self.max_blocks} is below gate.min_blocks = {self.min_blocks}, so that no version "
+                "could ever be promoted: raise the first or lower the second"
+            )
+        return self
+
+
 class Drift(Section):
     """What happens when the stream changes."""
 
@@ -548,6 +584,7 @@ class Config(Section):
     learner: LearnerSection = LearnerSection()
     lora: Lora = Lora()
     evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
     drift: Drift = Drift()
     hygiene: Hygiene = Hygiene()
     checkpoint: Checkpoint = Checkpoint()

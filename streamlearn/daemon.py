@@ -27,6 +27,7 @@ from streamlearn.core.arrays import from_bytes
 from streamlearn.core.events import Outcome
 from streamlearn.core.manifest import BaseModelCard, CheckpointState
 from streamlearn.core.stream import Batch, StreamState
+from streamlearn.judge import Judge
 from streamlearn.lessons import Lessons
 from streamlearn.ports import (
     Anchor,
@@ -71,6 +72,7 @@ class Daemon:
         learner: Learner,
         stream: StreamState,
         lessons: Lessons,
+        judge: Judge,
         anchor: Anchor,
         lineage: Lineage,
         publisher: Publisher,
@@ -85,6 +87,7 @@ class Daemon:
         self._learner = learner
         self._stream = stream
         self._lessons = lessons
+        self._judge = judge
         self._anchor = anchor
         self._lineage = lineage
         self._publisher = publisher
@@ -164,14 +167,17 @@ class Daemon:
                 self._waiting_since = self._clock.monotonic()
 
     def _learn(self, batch: Batch) -> None:
-        """Score every chunk, then learn from it."""
+        """Score every chunk, then learn from it, and hear what versions make of it."""
         lesson = self._lessons.take(batch)
         for alarm in lesson.alarms:
-            _log.warning("the stream has changed", **alarm.document())
+            _log.warning("the stream has changed", **alarm.model_dump(mode="json"))
+        if (ruling := self._judge.observe(batch, lesson)) is not None:
+            self._reporter.ruled(ruling)
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
         self._reporter.learnt(
             batch, lesson.plan, lesson.result, lesson.base_nll, lesson.alarms, self._stream, self._source.status()
         )
+        self._reporter.judged(self._judge.judgement)
 
     # --- begin, end, wait ---------------------------------------------------------
 
@@ -240,6 +246,7 @@ class Daemon:
                 event_time=state.event_time,
             )
             self._lessons.restore(state.stream["lessons"])
+            self._judge.restore(state.stream["judge"], state.judgement, published=state.version is not None)
             self._checkpointer.begin(state)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Its digests are right, so it is no damage to fall back from: somebody else's work, or another release's.

@@ -13,7 +13,7 @@ from typing import Any
 from streamlearn.core.batches import StepPlan, StepResult
 from streamlearn.core.clipping import ClipSettings, GradientClip
 from streamlearn.core.decay import HalfLife
-from streamlearn.core.drift import Alarm
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.schedule import learning_rate
 from streamlearn.core.stream import Batch, StreamState
 from streamlearn.ports import Fatal, Learner

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,11 +230,15 @@ class Chunker(Protocol):
 # --- learning -----------------------------------------------------------------
 
 
+ADAPTER: Final = "adapter.safetensors"
+"""The file of a checkpoint that is published, byte for byte."""
+
+
 class LearnerSnapshot(Protocol):
     """A copy of the learner's state on the CPU, no longer moved by learning."""
 
     def files(self) -> dict[str, bytes]:
-        """Serialise: {"adapter.safetensors": …, "optimizer.safetensors": …}; may run in another thread."""
+        """Serialise: {ADAPTER: …, "optimizer.safetensors": …}; may run in another thread."""
 
 
 class Learner(Protocol):
@@ -257,6 +261,9 @@ class Learner(Protocol):
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return the summed NLL of each chunk in nats with the adapter off, shape (B,)."""
 
+    def begin_anew(self) -> None:
+        """Forget what was learnt: the adapter changes nothing any more, as in a new lineage."""
+
     def snapshot(self) -> LearnerSnapshot:
         """Copy adapter and optimiser to the CPU."""
 
@@ -269,6 +276,23 @@ class Learner(Protocol):
 
     def adapter_config(self) -> bytes:
         """Return PEFT's `adapter_config.json` for the published directory."""
+
+
+class Guests(Protocol):
+    """Published adapters that are scored beside the live one, on the same loaded base; they never learn."""
+
+    def seat(self, name: str, adapter: bytes) -> None:
+        """Load a published adapter as guest `name` beside the live one, in place of whoever sat there.
+
+        Raises:
+            Fatal: it is unreadable, or of another shape than the live adapter; then nobody sits there.
+        """
+
+    def leave(self, name: str) -> None:
+        """Give a guest's memory back; nobody there is no error."""
+
+    def guest_nll(self, name: str, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
+        """Return the summed NLL of each chunk in nats with a guest's adapter, shape (B,)."""
 
 
 class Anchor(Protocol):
@@ -401,7 +425,8 @@ class Lineage(Protocol):
         """Upload, call `before_swap` (dead letters flush there), swap the head.
 
         `adapter_config` given means: publish this checkpoint as the next version
-        and move alias `latest` to it.
+        and move alias `latest` to it. Rulings in `draft` that move the champion
+        move alias `champion`, once each.
 
         Raises:
             Fenced: another writer has taken over. Nothing was committed, unless it did so after the swap; then the
@@ -414,8 +439,28 @@ class Lineage(Protocol):
     def release(self) -> None:
         """Give the lease up so that a standby need not wait; never raises."""
 
+    @property
+    def next_version(self) -> int:
+        """Number of the version that the next publishing commit makes; ours to ask once the lineage is ours."""
+
     def manifest(self, version: int) -> Manifest:
         """Return the manifest of a published version; raises NotFound."""
+
+    def adapter(self, version: int) -> bytes:
+        """Return the published adapter of a version.
+
+        Raises:
+            NotFound: there is no such version.
+            Fatal: it is damaged.
+        """
+
+    def learner_files(self, version: int) -> Mapping[str, bytes]:
+        """Return the learner's state as it was when a version was published, as `Learner.restore` takes it.
+
+        Raises:
+            NotFound: the version or its checkpoint is gone.
+            Fatal: either is damaged.
+        """
 
 
 class Fault(Protocol):

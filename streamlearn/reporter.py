@@ -12,12 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from streamlearn.core.batches import Role, StepPlan, StepResult
-from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Outcome
-from streamlearn.core.manifest import BaseModelCard, LoraShape, Score, Scores, Totals
+from streamlearn.core.judgement import Alarm, Decision, Judgement, Ruling
+from streamlearn.core.manifest import BaseModelCard, LoraShape, Score, Scores, Totals, version_number
 from streamlearn.core.stream import Batch, StreamState
 from streamlearn.ports import Clock, Committed, IntakeStatus, Telemetry
+
+_log = structlog.get_logger(__name__)
 
 _REFRESH_S = 1.0
 """Between two looks at scores, window and lag: no scrape is more often, and on a GPU there are dozens of steps a
@@ -166,6 +170,35 @@ class Reporter:
                 )
             )
 
+    def ruled(self, ruling: Ruling) -> None:
+        """A version was promoted, held, refused, kept or taken back."""
+        self._telemetry.count("streamlearn_rulings_total", decision=ruling.decision.value)
+        evidence = ruling.evidence
+        (_log.warning if ruling.decision is Decision.ROLL_BACK else _log.info)(
+            "a version was judged",
+            decision=ruling.decision.value,
+            version=evidence.subject,
+            against=evidence.against or "the base",
+            why=ruling.reason,
+            champion=ruling.champion or "the base",
+        )
+
+    def judged(self, judgement: Judgement) -> None:
+        """Show how the versions stand with one another."""
+        say = self._telemetry
+        say.gauge("streamlearn_champion_version", _number(judgement.champion))
+        candidate = judgement.candidate
+        say.gauge("streamlearn_candidate_version", 0 if candidate is None else _number(candidate.subject))
+        if candidate is not None:
+            say.gauge("streamlearn_candidate_blocks", candidate.blocks)
+            say.gauge("streamlearn_candidate_gain_nats_per_token", candidate.mean)
+            if candidate.bound is not None:
+                say.gauge("streamlearn_candidate_gain_bound_nats_per_token", candidate.bound)
+            if candidate.held_out_rise is not None:
+                say.gauge("streamlearn_candidate_held_out_rise_nats_per_token", candidate.held_out_rise)
+        if (watched := judgement.watched) is not None:
+            say.gauge("streamlearn_watch_gain_nats_per_token", watched.mean)
+
     def idle(self, status: IntakeStatus) -> None:
         """The source had nothing."""
         self._show_intake(status)
@@ -260,3 +293,8 @@ class Reporter:
             say.gauge("streamlearn_event_time_lag_seconds", 0.0)
         elif self._last_ts is not None:
             say.gauge("streamlearn_event_time_lag_seconds", max(self._clock.now() - self._last_ts, 0.0))
+
+
+def _number(version: str | None) -> int:
+    """Return a version's number; 0 is the base."""
+    return 0 if version is None else version_number(version)

@@ -24,6 +24,7 @@ import numpy as np
 from streamlearn.bench.measures import ArmResult
 from streamlearn.bench.sample import Sample, held_out, tokens_of
 from streamlearn.demo.rows import Part
+from streamlearn.learner.held_out import BUNDLED
 from streamlearn.ports import StreamlearnError
 from streamlearn.telemetry import logs
 
@@ -161,4 +162,4 @@ def _result(arm: str, document: str) -> ArmResult:
 
 def held_out_chunks(chunker: Any) -> Sequence[Any]:
     """Return the bundled text that no arm learns from, cut by the arm's own tokenizer."""
-    return held_out(Path(__file__).parents[1] / "demo" / "data" / "held-out.jsonl", chunker, chunks=_HELD_OUT_CHUNKS)
+    return held_out(BUNDLED, chunker, chunks=_HELD_OUT_CHUNKS)

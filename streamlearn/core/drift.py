@@ -9,9 +9,10 @@ is another matter (`reaction`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.rises import Rise, RiseDetector
 
 
@@ -23,24 +24,6 @@ class DriftSettings:
     """ADWIN's bound on the chance of a false alarm at each look."""
     min_chunks_apart: int
     """Fresh chunks between two alarms."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
-    """The stream has changed."""
-
-    signal: Literal["base", "live"]
-    """Whose losses rose."""
-    chunk: int
-    """Number, from 0, of the fresh chunk at which it was noticed."""
-    cut: int
-    """Number of the fresh chunk at which the change most likely happened."""
-    rise: float
-    """Nats per token by which the mean loss rose there."""
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON, for manifests."""
-        return asdict(self)
 
 
 class DriftWatch:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamlearn.core.comparison import Comparison, Decision, Evidence, Verdict
+from streamlearn.core.comparison import Comparison
+from streamlearn.core.judgement import Decision, Evidence, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class GateSettings:
     """Blocks before the first decision: the bound leans on the central limit theorem."""
     max_blocks: int
     """Blocks after which an undecided candidate is held and makes room for a newer one."""
-    max_anchor_rise: float
+    max_held_out_rise: float
     """Nats per token on held-out text above the base from which a candidate is refused."""
     alpha: float
     """Bound on the chance that a candidate no better than `min_gain` is ever promoted."""
@@ -44,23 +45,23 @@ class Gate:
         """The version under comparison; None while the next published one is awaited."""
         return self._open.subject if self._open else None
 
-    def consider(self, candidate: str, *, champion: str | None, anchor_rise: float) -> Verdict | None:
+    def consider(self, candidate: str, *, champion: str | None, held_out_rise: float) -> Verdict | None:
         """Begin to compare; return a verdict where held-out text alone refuses the candidate.
 
         Args:
             candidate: the version; fixed, so that its score on held-out text is one number.
             champion: the version in production; None is the base.
-            anchor_rise: candidate's NLL on held-out text above the base's, nats per token.
+            held_out_rise: candidate's NLL on held-out text above the base's, nats per token.
         """
         assert self._open is None, "one candidate at a time"
         opened = Comparison(self._settings.alpha, subject=candidate, against=champion, side="better")
-        if not math.isfinite(anchor_rise):
+        if not math.isfinite(held_out_rise):
             return opened.verdict(Decision.REFUSE, "its loss on held-out text is not a finite number")
-        opened.anchor_rise = anchor_rise
-        if anchor_rise >= (limit := self._settings.max_anchor_rise):
+        opened.held_out_rise = held_out_rise
+        if held_out_rise >= (limit := self._settings.max_held_out_rise):
             return opened.verdict(
                 Decision.REFUSE,
-                f"held-out text costs {anchor_rise:+.4f} nats/token against the base; under {limit} is allowed",
+                f"held-out text costs {held_out_rise:+.4f} nats/token against the base; under {limit} is allowed",
             )
         self._open = opened
         return None

@@ -2,49 +2,31 @@
 
 These models are the contract with every reader of a lineage: their JSON
 Schemas are published in `docs/schemas/`. `schema_number` rises when a reader
-of the old form would be misled. Numbers and names have bounds, so that what
-is hostile or damaged is refused where it is read, not where it is used.
+of the old form would be misled.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from streamlearn.core.events import Outcome
+from streamlearn.core.judgement import Evidence, Judgement
+from streamlearn.core.stored import (
+    CheckpointId,
+    Count,
+    Epoch,
+    FileName,
+    Instant,
+    Offset,
+    Partition,
+    Sha256,
+    Stored,
+    VersionName,
+)
 
 SCHEMA_NUMBER: Final = 1
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-CheckpointId = Annotated[str, StringConstraints(pattern=r"^[0-9]{10}-[0-9a-f]{12}$")]
-VersionName = Annotated[str, StringConstraints(pattern=r"^v[0-9]{6,9}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$", max_length=100)]
-"""Becomes part of a key and, when a version is pulled, of a path."""
-Epoch = Annotated[int, Field(ge=1, le=2**53)]
-Partition = Annotated[int, Field(ge=0, lt=2**31)]
-Offset = Annotated[int, Field(ge=0, lt=2**63)]
-"""Kafka's; what is below 0 would mean an end of the log to its clients."""
-Count = Annotated[int, Field(gt=-(2**63), lt=2**63)]
-"""Negative only as a difference of what does not belong together."""
-
-
-def _is_instant(text: str) -> str:
-    datetime.fromisoformat(text)
-    return text
-
-
-Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_is_instant)]
-"""ISO 8601, UTC."""
-
-
-class Stored(BaseModel):
-    """Base of everything that is read back from a store: strict about what it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
-    )
 
 
 class FileDigest(Stored):
@@ -67,11 +49,11 @@ class Score(Stored):
     """The same loss in bits per byte of text, which compares models with different tokenizers."""
     tokens: int = Field(ge=0)
     """Scored tokens behind the figures."""
-    fading: dict[str, float] = {}
+    fading: dict[str, float] = Field(default={})
     """Fading averages in nats per token by their α per chunk: {"0.99": …, "0.999": …}."""
-    fading_bits_per_byte: dict[str, float] = {}
+    fading_bits_per_byte: dict[str, float] = Field(default={})
     """The same averages in bits per byte of text: {"0.99": …, "0.999": …}."""
-    by_source: dict[str, Score] = {}
+    by_source: dict[str, Score] = Field(default={})
     """The same for each source of the stream: by topic, or by the values of `ingest.fields.source`."""
 
 
@@ -147,12 +129,12 @@ class Origin(Stored):
     other records at the same offsets; its id tells (KIP-516).
     """
 
-    topic_ids: dict[str, dict[Partition, str]] = {}
+    topic_ids: dict[str, dict[Partition, str]] = Field(default={})
     """{topic: {partition: id of the topic that the offset in `progress` belongs to}}, where the brokers tell ids."""
     entries: tuple[str, ...] = ()
     """Entries of `kafka.topics` that had been looked up: what comes to match them later is read from its beginning,
     whatever `kafka.start` says."""
-    passed: dict[str, dict[Partition, Offset]] = {}
+    passed: dict[str, dict[Partition, Offset]] = Field(default={})
     """Where reading goes on, in partitions in which it is beyond `progress`: behind what the broker left there that is
     no record (markers, aborted transactions). Should retention remove that too, nothing of ours is lost."""
 
@@ -173,6 +155,7 @@ class Draft(Stored):
     config_digest: Sha256
     """Of the resolved configuration without secrets and addresses."""
     libraries: dict[str, str]
+    judgement: Judgement = Judgement()
     stream: dict[str, Any]
     """State of `core` that is not an array: random generators, averages, counters."""
 
@@ -234,6 +217,7 @@ class Manifest(Stored):
     config_digest: Sha256
     libraries: dict[str, str]
     scores: Scores
+    judgement: Judgement = Judgement()
     files: dict[FileName, FileDigest]
 
 
@@ -247,6 +231,10 @@ class AliasMove(Stored):
     to_version: VersionName | None
     reason: str
     epoch: Epoch
+    ruling: int | None = Field(default=None, ge=1)
+    """Number of the ruling that it carries out; None where the gate had no part in it."""
+    evidence: Evidence | None = None
+    """What that ruling rests on."""
 
 
 class Alias(Stored):

@@ -14,6 +14,7 @@ from typing import Final
 
 from streamlearn.core.batches import Role
 from streamlearn.core.events import Outcome
+from streamlearn.core.judgement import Decision
 from streamlearn.core.junk import Junk
 
 
@@ -219,6 +220,44 @@ _SCORES = (
     ),
 )
 
+_JUDGEMENT = (
+    _gauge("streamlearn_champion_version", "Number of the version that alias `champion` names; 0 is the base."),
+    _gauge("streamlearn_candidate_version", "Number of the version that is compared with the champion; 0 is none."),
+    _gauge(
+        "streamlearn_candidate_blocks",
+        "Blocks of 16 sampled chunks on which candidate and champion were compared; the gate decides from "
+        "`gate.min_blocks` on.",
+    ),
+    _gauge(
+        "streamlearn_candidate_gain_nats_per_token",
+        "Loss of the champion minus loss of the candidate on the same chunks; above 0, the candidate is better.",
+        "nats per token",
+    ),
+    _gauge(
+        "streamlearn_candidate_gain_bound_nats_per_token",
+        "What that gain is above with 95 % confidence, however often one looks; the candidate is promoted when it "
+        "exceeds `gate.min_gain`.",
+        "nats per token",
+    ),
+    _gauge(
+        "streamlearn_candidate_held_out_rise_nats_per_token",
+        "What the candidate costs on held-out text above the base: forgetting. From `gate.max_held_out_rise` on it is "
+        "refused.",
+        "nats per token",
+    ),
+    _gauge(
+        "streamlearn_watch_gain_nats_per_token",
+        "Loss of the champion before minus loss of the new one, while it is watched; far below 0, it is taken back.",
+        "nats per token",
+    ),
+    _counter(
+        "streamlearn_rulings_total",
+        "What became of candidates and new champions.",
+        labels=("decision",),
+        known=tuple(Decision),
+    ),
+)
+
 _VERSIONS = (
     _seconds(
         "streamlearn_checkpoint_seconds",
@@ -278,6 +317,7 @@ SECTIONS: Final[Mapping[str, tuple[Metric, ...]]] = MappingProxyType(
         "Reading Kafka": _KAFKA,
         "Learning": _LEARNING,
         "Scores": _SCORES,
+        "The gate": _JUDGEMENT,
         "Checkpoints and versions": _VERSIONS,
         "The process": _PROCESS,
     }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.drift import Alarm
+from streamlearn.core.judgement import Alarm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.core.arrays import Arrays, pack, unpack
+from streamlearn.core.arrays import Arrays, column, pack, unpack
 from streamlearn.core.events import Chunk
 
 _MAX_STRATA = 64
@@ -29,6 +29,8 @@ _OTHERS = ""
 @dataclass(slots=True)
 class _Stratum:
     chunks: list[Chunk] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Which fresh chunk of the lineage each was."""
     offered: int = 0
 
 
@@ -47,16 +49,21 @@ class Reservoir:
         """Chunks offered over the life of the lineage."""
         return sum(stratum.offered for stratum in self._strata.values())
 
-    def offer(self, chunk: Chunk, source: str, random: np.random.Generator) -> None:
-        """Hold `chunk` in place of another of its source, or let it pass."""
+    def offer(self, chunk: Chunk, source: str, number: int, random: np.random.Generator) -> None:
+        """Hold `chunk` in place of another of its source, or let it pass.
+
+        Args:
+            number: which fresh chunk of the lineage it is, from 0.
+        """
         if self._capacity == 0:
             return
         stratum = self._stratum(source)
         stratum.offered += 1
         if len(stratum.chunks) == stratum.offered - 1 and self._has_room(stratum, random):
             stratum.chunks.append(chunk)
+            stratum.numbers.append(number)
         elif (place := int(random.integers(stratum.offered))) < len(stratum.chunks):
-            stratum.chunks[place] = chunk
+            stratum.chunks[place], stratum.numbers[place] = chunk, number
 
     def draw(self, random: np.random.Generator) -> Chunk | None:
         """Return one of the held chunks; None where there is none."""
@@ -67,9 +74,26 @@ class Reservoir:
         chunks = held[int(np.searchsorted(ends, random.integers(ends[-1]), side="right"))].chunks
         return chunks[int(random.integers(len(chunks)))]
 
+    def drop(self, first: int, behind: int) -> None:
+        """Let the chunks numbered from `first` up to before `behind` go.
+
+        What passed of them is not known; as a sample is uniform, it was a like share of all that was offered.
+        """
+        for stratum in self._strata.values():
+            held = len(stratum.chunks)
+            kept = [place for place, number in enumerate(stratum.numbers) if not first <= number < behind]
+            if len(kept) == held:
+                continue
+            stratum.chunks = [stratum.chunks[place] for place in kept]
+            stratum.numbers = [stratum.numbers[place] for place in kept]
+            stratum.offered = stratum.offered * len(kept) // held
+
     def arrays(self) -> Arrays:
         """Return the chunks as arrays, source by source."""
-        return pack("reservoir", [chunk for stratum in self._strata.values() for chunk in stratum.chunks])
+        numbers = [number for stratum in self._strata.values() for number in stratum.numbers]
+        return pack("reservoir", [chunk for stratum in self._strata.values() for chunk in stratum.chunks]) | {
+            "reservoir.number": np.array(numbers, dtype=np.int64)
+        }
 
     def document(self) -> list[dict[str, Any]]:
         """Return the rest of the state as JSON: the sources in their order."""
@@ -84,8 +108,11 @@ class Reservoir:
         ends = np.cumsum([each["chunks"] for each in document], dtype=np.int64).tolist()
         if (told := ends[-1] if ends else 0) != len(chunks):
             raise ValueError(f"the reservoir holds {len(chunks):,} chunks, but its sources tell of {told:,}")
+        numbers = column(arrays, "reservoir.number", np.int64, entries=len(chunks)).tolist()
         self._strata = {
-            str(each["source"]): _Stratum(chunks[end - each["chunks"] : end], int(each["offered"]))
+            str(each["source"]): _Stratum(
+                chunks[end - each["chunks"] : end], numbers[end - each["chunks"] : end], int(each["offered"])
+            )
             for each, end in zip(document, ends, strict=True)
         }
         if any(each["chunks"] < 0 for each in document) or len(self._strata) != len(document):
@@ -101,7 +128,8 @@ class Reservoir:
         if len(largest.chunks) <= len(stratum.chunks) + 1:
             return False
         # A uniform sample of its own it stays, only smaller; and it never grows again, which would favour the newest.
-        largest.chunks.pop(int(random.integers(len(largest.chunks))))
+        place = int(random.integers(len(largest.chunks)))
+        del largest.chunks[place], largest.numbers[place]
         return True
 
     def _stratum(self, source: str) -> _Stratum:

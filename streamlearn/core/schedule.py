@@ -36,6 +36,11 @@ class Every:
     unit: Literal["steps", "events", "seconds"]
     amount: float
 
+    @property
+    def counted(self) -> bool:
+        """Whether it passes at the same place in every run."""
+        return self.unit != "seconds"
+
     def due(self, since: Mark, now: Mark) -> bool:
         """Whether the interval has passed between two marks."""
         match self.unit:

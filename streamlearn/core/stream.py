@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from streamlearn.core.arrays import Arrays, pack, unpack
 from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
 from streamlearn.core.caps import CapSettings, SourceCaps
-from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Chunk, Outcome, Progress
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import Accepted
 from streamlearn.core.manifest import EventLine, ScoreLine, Scores, Totals
 from streamlearn.core.mix import REPLAYED, Mix, Shares
@@ -184,7 +184,7 @@ class StreamState:
             self._score(item, nll, base.get(place), flushed=batch.flushed)
             if place not in result.passed_over:
                 self.window.add(item.chunk, item.ts, number)
-                self.reservoir.offer(item.chunk, item.source, self._random)
+                self.reservoir.offer(item.chunk, item.source, number, self._random)
             tokens = item.chunk.scored_tokens
             if (alarm := self.vigilance.observe(number, nll, base.get(place), tokens, plan.accepted)) is not None:
                 alarms.append(alarm)
@@ -195,6 +195,11 @@ class StreamState:
         self._totals["steps_dropped"] += not result.applied
         self._totals["tokens_trained"] += sum(draw.chunk.scored_tokens for draw in batch.draws)
         return alarms
+
+    def distrust(self, first: int, behind: int) -> None:
+        """Replay none of the chunks numbered from `first` up to before `behind`; what is counted stays counted."""
+        self.window.drop(first, behind)
+        self.reservoir.drop(first, behind)
 
     def take_ledger(self) -> list[EventLine | ScoreLine]:
         """Return the lines since the last call, in stream order, and forget them."""

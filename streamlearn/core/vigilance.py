@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from streamlearn.core.drift import Alarm, DriftSettings, DriftWatch
+from streamlearn.core.drift import DriftSettings, DriftWatch
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import EVERYTHING, Accepted, Junk, JunkFilter, JunkSettings
 from streamlearn.core.reaction import Reaction, ReactionSettings
 
@@ -67,7 +68,8 @@ class Vigilance:
             alarm = self._drift.observe(nll / tokens, None if base is None else base / tokens)
         if alarm is not None:
             # The watch counts what it was shown: not what had no finite loss, nor what came before it was begun.
-            alarm = replace(alarm, chunk=number, cut=max(number - (alarm.chunk - alarm.cut), 0))
+            cut = max(number - (alarm.chunk - alarm.cut), 0)
+            alarm = alarm.model_copy(update={"chunk": number, "cut": cut})
         if self.reaction is not None:
             self.reaction.chunk_passed()
             if alarm is not None:
@@ -80,7 +82,7 @@ class Vigilance:
         """Return the whole state as JSON; what is not watched is absent."""
         parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction}
         found = {name: part.document() for name, part in parts.items() if part is not None}
-        return found | {"alarms": [alarm.document() for alarm in self.alarms]}
+        return found | {"alarms": [alarm.model_dump(mode="json") for alarm in self.alarms]}
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Continue from `document()`; what was not watched then begins now."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamlearn.core.comparison import Comparison, Decision, Evidence, Verdict
+from streamlearn.core.comparison import Comparison
+from streamlearn.core.judgement import Decision, Evidence, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class WatchSettings:
     plunge: float
     """Nats per token worse, in each of `plunge_blocks` blocks on end, that need no test."""
     plunge_blocks: int
-    max_anchor_rise: float
+    max_held_out_rise: float
     """Nats per token on held-out text above the base that need no test."""
     alpha: float
     """Bound on the chance that a champion no worse is ever taken back by the test."""
@@ -77,13 +78,13 @@ class Watch:
             return self._close(Decision.KEEP, f"not shown to be worse in {loss.count} blocks")
         return None
 
-    def observe_anchor(self, rise: float) -> Verdict | None:
+    def observe_held_out(self, rise: float) -> Verdict | None:
         """Take in the champion's NLL on held-out text above the base's, nats per token."""
         assert self._open is not None, "nothing is being watched"
         if not math.isfinite(rise):
             return self._close(Decision.ROLL_BACK, "its loss on held-out text is not a finite number")
-        self._open.anchor_rise = rise
-        if rise >= (limit := self._settings.max_anchor_rise):
+        self._open.held_out_rise = rise
+        if rise >= (limit := self._settings.max_held_out_rise):
             return self._close(
                 Decision.ROLL_BACK,
                 f"held-out text costs {rise:+.4f} nats/token against the base; under {limit} is allowed",

@@ -88,6 +88,10 @@ class Window:
         self._visits[index] += 1
         return self._chunks[index]
 
+    def drop(self, first: int, behind: int) -> None:
+        """Let the chunks numbered from `first` up to before `behind` go."""
+        self._keep_but((self._numbers >= first) & (self._numbers < behind))
+
     @property
     def newest(self) -> float:
         """The newest event time ever added, seconds since 1970; minus infinity before the first."""
@@ -134,11 +138,15 @@ class Window:
                 out[first] = True
                 tokens -= len(self._chunks[first].ids)
             first += 1
-        if gone := int(np.count_nonzero(out)):
-            if out[:gone].all():
-                # As good as always those that came first; a full window lets one go with each that comes.
-                del self._chunks[:gone]
-            else:
-                self._chunks = [chunk for chunk, left in zip(self._chunks, out, strict=True) if not left]
-            self._ts, self._visits, self._numbers = self._ts[~out], self._visits[~out], self._numbers[~out]
-            self.tokens = tokens
+        self._keep_but(out)
+
+    def _keep_but(self, out: NDArray[np.bool_]) -> None:
+        if (gone := int(np.count_nonzero(out))) == 0:
+            return
+        self.tokens -= sum(len(self._chunks[place].ids) for place in np.flatnonzero(out))
+        if out[:gone].all():
+            # As good as always those that came first; a full window lets one go with each that comes.
+            del self._chunks[:gone]
+        else:
+            self._chunks = [chunk for chunk, left in zip(self._chunks, out, strict=True) if not left]
+        self._ts, self._visits, self._numbers = self._ts[~out], self._visits[~out], self._numbers[~out]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from streamlearn.config import Config
 from streamlearn.core.manifest import BaseModelCard, LoraShape
-from streamlearn.learner.anchor import anchor_chunks
 from streamlearn.learner.chunking import TokenChunker
 from streamlearn.learner.memory import available_bytes, needed_bytes
 from streamlearn.learner.model import load
+from streamlearn.learner.texts import chunks_of_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,11 @@ def look(config: Config) -> ModelFindings:
         Fatal: it cannot be used; says how to mend it.
     """
     loaded = load(config)
-    anchor_chunks(config.anchor.file, TokenChunker(loaded.tokenizer, loaded.context_tokens))
+    chunker = TokenChunker(loaded.tokenizer, loaded.context_tokens)
+    if config.anchor.file is not None:
+        chunks_of_file("anchor.file", config.anchor.file, chunker)
+    if config.gate.held_out is not None:
+        chunks_of_file("gate.held_out", config.gate.held_out, chunker)
     return ModelFindings(
         base=loaded.base,
         lora=loaded.lora,

@@ -13,9 +13,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from streamlearn.ports import Fatal
+from streamlearn.ports import ADAPTER, Fatal
 
-ADAPTER, OPTIMIZER = "adapter.safetensors", "optimizer.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 _METADATA = {"format": "pt"}
 """Loaders of the transformers family refuse files that do not say so."""
 

@@ -26,8 +26,8 @@ from streamlearn.learner import optimizers
 from streamlearn.learner.guests import Guests
 from streamlearn.learner.model import Loaded, adapter_parameters
 from streamlearn.learner.scoring import Scorer
-from streamlearn.learner.snapshot import ADAPTER, OPTIMIZER, Snapshot, copied, tensors_in
-from streamlearn.ports import Fatal
+from streamlearn.learner.snapshot import OPTIMIZER, Snapshot, copied, tensors_in
+from streamlearn.ports import ADAPTER, Fatal
 
 _LIVE = "live"
 """Prefix, in the optimiser's file, of the weights that are learnt on; the adapter's file is what is published."""
@@ -147,8 +147,16 @@ class LoraLearner:
             )
         return str(tokenizer.decode(out[0][ids.shape[1] :], skip_special_tokens=True))
 
+    def seat(self, name: str, adapter: bytes) -> None:
+        """Load a published adapter as guest `name`; see `Guests.seat`."""
+        self.guests.seat(name, adapter)
+
+    def leave(self, name: str) -> None:
+        """Give a guest's memory back; nobody there is no error."""
+        self.guests.leave(name)
+
     def guest_nll(self, name: str, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
-        """Return the summed NLL of each chunk in nats with a guest's adapter, shape (B,); see `Guests`."""
+        """Return the summed NLL of each chunk in nats with a guest's adapter, shape (B,)."""
         with self.guests.speaking(name):
             return self._scorer.scores(chunks)
 
@@ -206,6 +214,14 @@ class LoraLearner:
             optimizers.restore(self._optimizer, self._parameters, state)
         except KeyError as error:
             raise Fatal(f"the checkpoint's {OPTIMIZER} belongs to another adapter: {error.args[0]}") from None
+
+    def begin_anew(self) -> None:
+        """Forget what was learnt: B is zero again, and the optimiser knows nothing."""
+        with torch.no_grad():
+            torch._foreach_zero_(self._rises)
+            if self._served is not None:
+                torch._foreach_copy_(self._served, self._live)
+        self._optimizer.state.clear()
 
     def adapter_config(self) -> bytes:
         """Return PEFT's `adapter_config.json`; the same adapter, the same bytes."""

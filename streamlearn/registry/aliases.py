@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from streamlearn.core.judgement import Ruling
 from streamlearn.core.manifest import Alias, AliasMove, version_name
 from streamlearn.ports import Conflict, Fenced, NotFound, ObjectStore
 from streamlearn.registry.documents import Damaged, from_bytes, to_bytes
 from streamlearn.registry.keys import Keys
 
-LATEST = "latest"
+LATEST, CHAMPION = "latest", "champion"
 
 
 def read_alias(store: ObjectStore, keys: Keys, name: str) -> tuple[Alias, str]:
@@ -40,17 +41,57 @@ def move_alias(
         Fenced: a writer with a higher epoch has touched it, or did so meanwhile.
     """
     target = version_name(version)
+
+    def moved(old: Alias) -> Alias | None:
+        if old.version == target:
+            return None if old.epoch == epoch else old.model_copy(update={"epoch": epoch})
+        move = AliasMove(at=at, by=by, from_version=old.version, to_version=target, reason=reason, epoch=epoch)
+        return Alias(name=name, version=target, epoch=epoch, history=(*old.history, move))
+
+    _change(store, keys, name, epoch, moved)
+
+
+def carry_out(store: ObjectStore, keys: Keys, rulings: Sequence[Ruling], *, epoch: int, by: str, at: str) -> None:
+    """Move `champion` as `rulings` say, oldest first; what its history knows already is not done twice.
+
+    So whoever finds it moved by hand since then leaves it there.
+
+    Raises:
+        Fenced: a writer with a higher epoch has touched it, or did so meanwhile.
+    """
+
+    def moved(old: Alias) -> Alias | None:
+        known = max((move.ruling or 0 for move in old.history), default=0)
+        alias = old
+        for ruling in rulings:
+            if ruling.moves and ruling.number > known:
+                alias = _ruled(alias, ruling, epoch=epoch, by=by, at=at)
+        return None if alias is old else alias
+
+    if any(ruling.moves for ruling in rulings):
+        _change(store, keys, CHAMPION, epoch, moved)
+
+
+def _ruled(alias: Alias, ruling: Ruling, *, epoch: int, by: str, at: str) -> Alias:
+    move = AliasMove(
+        at=at,
+        by=by,
+        from_version=alias.version,
+        to_version=ruling.champion,
+        reason=f"{ruling.decision.value.replace('_', ' ')}: {ruling.reason}",
+        epoch=epoch,
+        ruling=ruling.number,
+        evidence=ruling.evidence,
+    )
+    return Alias(name=alias.name, version=ruling.champion, epoch=epoch, history=(*alias.history, move))
+
+
+def _change(store: ObjectStore, keys: Keys, name: str, epoch: int, changed: Callable[[Alias], Alias | None]) -> None:
+    """Write what `changed` makes of the alias, until nobody else is faster; None leaves it alone."""
     while True:
         old, etag = _current(store, keys, name, epoch)
-        if old.version == target and old.epoch == epoch:
+        if (moved := changed(old)) is None:
             return
-        move = AliasMove(at=at, by=by, from_version=old.version, to_version=target, reason=reason, epoch=epoch)
-        moved = Alias(
-            name=name,
-            version=target,
-            epoch=epoch,
-            history=old.history if old.version == target else (*old.history, move),
-        )
         try:
             if etag is None:
                 store.create(keys.alias(name), to_bytes(moved))

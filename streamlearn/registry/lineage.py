@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypedDict
 
 import structlog
 
@@ -27,17 +28,25 @@ from streamlearn.ports import (
     no_fault,
 )
 from streamlearn.registry import ledger as ledger_format
-from streamlearn.registry.aliases import LATEST, move_alias, touch_aliases
+from streamlearn.registry.aliases import CHAMPION, LATEST, carry_out, move_alias, touch_aliases
 from streamlearn.registry.checkpoints import Checkpoint, parent_of, read_checkpoint, write_checkpoint
-from streamlearn.registry.documents import Damaged, digest_of
+from streamlearn.registry.documents import Damaged, digest_of, verified
 from streamlearn.registry.hold import HeadHolder
 from streamlearn.registry.keys import Keys
-from streamlearn.registry.versions import read_manifest, write_version
+from streamlearn.registry.versions import ADAPTER_MODEL, read_manifest, write_version
 
 _log = structlog.get_logger(__name__)
 
 _RELEASE_S = 5.0
 """Longest wait for a store to take our lease back: past it, a standby waits for the lease's end as after a crash."""
+
+
+class Signature(TypedDict):
+    """Who moves an alias, and when."""
+
+    epoch: int
+    by: str
+    at: str
 
 
 class StoreLineage:
@@ -79,8 +88,8 @@ class StoreLineage:
         if head.epoch > 1:
             self._telemetry.count("streamlearn_takeovers_total")
         self._parent, self._version, self._unfinished = (None, 0), None, None
-        # Also `latest` where a version may be on its way: its writer must not be the one to make it.
-        touch_aliases(self._store, self._keys, head.epoch, also=(LATEST,) if head.version else ())
+        # Also those that may be on their way: their writer must not be the one to make them.
+        touch_aliases(self._store, self._keys, head.epoch, also=(LATEST, CHAMPION) if head.version else ())
         if head.checkpoint is None:
             return Restored(epoch=head.epoch, state=None, files={}, newest_version=0)
         # Reading may take longer than the lease: two that stand by would take it from each other for ever.
@@ -91,6 +100,7 @@ class StoreLineage:
             self._parent = (found.id, found.state.seq)
             self._version = found.state.version or found.state.parent_version
             newest = self._settle(head, found) if head.version > 0 else 0
+            self._carry_out(found.state)
         return Restored(epoch=head.epoch, state=found.state, files=found.files, newest_version=newest)
 
     def commit(
@@ -131,6 +141,7 @@ class StoreLineage:
             if version is not None:
                 published = self._publish(name, state, files["adapter.safetensors"])
                 self._version, self._unfinished = version, None
+            self._carry_out(state)
             return Committed(
                 checkpoint=name,
                 seq=state.seq,
@@ -153,9 +164,24 @@ class StoreLineage:
         if aside.is_alive():
             _log.info("the lease was not given up in time; a standby waits until it runs out", waited_s=_RELEASE_S)
 
+    @property
+    def next_version(self) -> int:
+        """Number of the version that the next publishing commit makes."""
+        return self._hold.head.version + 1
+
     def manifest(self, version: int) -> Manifest:
         """Return the manifest of a published version; raises NotFound."""
         return read_manifest(self._store, self._keys, version)
+
+    def adapter(self, version: int) -> bytes:
+        """Return the published adapter of a version; raises NotFound, Damaged."""
+        expected = self.manifest(version).files[ADAPTER_MODEL]
+        key = self._keys.version(version, ADAPTER_MODEL)
+        return verified(key, self._store.get(key).body, expected)
+
+    def learner_files(self, version: int) -> Mapping[str, bytes]:
+        """Return the learner's state as it was when a version was published; raises NotFound, Damaged."""
+        return read_checkpoint(self._store, self._keys, self.manifest(version).checkpoint).files
 
     def _give_up_lease(self) -> None:
         try:
@@ -172,17 +198,16 @@ class StoreLineage:
         return size
 
     def _point_latest_at(self, version: int) -> None:
-        move_alias(
-            self._store,
-            self._keys,
-            LATEST,
-            version,
-            epoch=self._hold.head.epoch,
-            by=self._hold.owner,
-            # When it moved, not when the version was made: whoever finishes it may come hours later.
-            at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds"),
-            reason="published",
-        )
+        move_alias(self._store, self._keys, LATEST, version, reason="published", **self._signed())
+
+    def _carry_out(self, state: CheckpointState) -> None:
+        """Move `champion` as the checkpoint says, which is committed; its writer may have died before it did."""
+        carry_out(self._store, self._keys, state.judgement.rulings, **self._signed())
+
+    def _signed(self) -> Signature:
+        # When it moved, not when the version was made: whoever finishes it may come hours later.
+        at = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds")
+        return {"epoch": self._hold.head.epoch, "by": self._hold.owner, "at": at}
 
     def _settle(self, head: Head, found: Checkpoint) -> int:
         """Finish the newest allocated version where its writer died first; return the newest complete one.

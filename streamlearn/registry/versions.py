@@ -61,6 +61,7 @@ def write_version(
         config_digest=state.config_digest,
         libraries=state.libraries,
         scores=state.scores,
+        judgement=state.judgement,
         files={name: digest_of(body) for name, body in files.items()},
     )
     body = to_bytes(manifest)

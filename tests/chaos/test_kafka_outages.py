@@ -70,6 +70,8 @@ class Stage:
                     f'[store]\nurl = "{self.folder / "store"}"',
                     f'[model]\nname = "{self.model}"\ndevice = "cpu"\ndtype = "fp32"',
                     "[anchor]\nchunks = 4\ntokens = 16",
+                    # Texts that differ in a number and an id are nearly the same.
+                    "[hygiene]\nnear_duplicates = false",
                     "[learner]\nflush_s = 0.2\nthreads = 1\nstep_chunks = 1",
                     "[checkpoint]\nevery_s = 0.3",
                     '[publish]\nevery = "500steps"',

@@ -174,6 +174,7 @@ class NumberLearner:
         self.weight = 0.0
         self.batches: list[tuple[Draw, ...]] = []
         self.plans: list[StepPlan] = []
+        self.guests: dict[str, float] = {}
         self.finite = True
         self.weights_digest = DIGEST
 
@@ -220,6 +221,21 @@ class NumberLearner:
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         return np.array([float(chunk.scored_tokens * 2) for chunk in chunks])
 
+    def seat(self, name: str, adapter: bytes) -> None:
+        self.guests[name] = json.loads(adapter)["weight"]
+
+    def leave(self, name: str) -> None:
+        self.guests.pop(name, None)
+
+    def guest_nll(self, name: str, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
+        own, self.weight = self.weight, self.guests[name]
+        nll = np.array([self.nll(chunk) for chunk in chunks])
+        self.weight = own
+        return nll
+
+    def begin_anew(self) -> None:
+        self.weight = 0.0
+
     def snapshot(self) -> NumberSnapshot:
         return NumberSnapshot({"weight": self.weight})
 
@@ -262,6 +278,7 @@ class MemoryLineage:
             parent=None,
             files={},
             ledger=FileDigest(sha256=DIGEST, size=0),
+            version=self.commits[-1][3],
         )
         return Restored(epoch=self.epoch, state=state, files=files, newest_version=self.versions)
 
@@ -286,5 +303,18 @@ class MemoryLineage:
 
     def release(self) -> None: ...
 
+    @property
+    def next_version(self) -> int:
+        return self.versions + 1
+
     def manifest(self, version: int) -> Manifest:
         raise NotFound(str(version))
+
+    def adapter(self, version: int) -> bytes:
+        return self.learner_files(version)["adapter.safetensors"]
+
+    def learner_files(self, version: int) -> Mapping[str, bytes]:
+        found = [files for _, files, _, number in self.commits if number == version]
+        if not found:
+            raise NotFound(f"version {version}")
+        return found[0]

@@ -64,6 +64,9 @@ class Line:
             [anchor]
             chunks = 4
             tokens = 16
+            [hygiene]
+            # Sentences that differ in a number are near duplicates.
+            near_duplicates = false
             [learner]
             learning_rate = 1e-2
             flush_s = 0.5

@@ -11,11 +11,13 @@ import pytest
 from streamlearn.checkpointer import Checkpointer, CheckpointSettings
 from streamlearn.core.batches import Role
 from streamlearn.core.events import Arrival, Chunk, Outcome
+from streamlearn.core.gate import GateSettings
 from streamlearn.core.manifest import EventLine, ScoreLine
 from streamlearn.core.mix import Shares
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamSettings, StreamState
 from streamlearn.daemon import Daemon, DaemonSettings
+from streamlearn.judge import Judge, JudgeSettings
 from streamlearn.lessons import Lessons
 from streamlearn.ports import Anchor, Fatal, Fenced, IntakeStatus, Restored, StoreUnavailable
 from streamlearn.publisher import Publisher
@@ -31,6 +33,7 @@ from tests.fakes.daemon import (
     RecordingHealth,
     SilentTelemetry,
 )
+from tests.unit.core.judging import WATCH
 from tests.unit.core.making import arrival, chunk, settings
 from tests.unit.core.test_lives import LESSONS, TIGHT, Weight, a_stream_with_everything_in_it
 
@@ -53,6 +56,7 @@ class Rig:
         stream: StreamSettings | None = None,
         anchor: Anchor = lambda _: ANCHOR,
         learner: NumberLearner | None = None,
+        gate: GateSettings | None = None,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = source or ListSource(arrivals)
@@ -62,6 +66,14 @@ class Rig:
         self.clock = ManualClock(tick_s=0.001)
         self.stream = StreamState(stream or settings())
         self.lessons = Lessons(self.learner, self.stream, LESSONS)
+        self.judge = Judge(
+            learner=self.learner,
+            guests=self.learner,
+            stream=self.stream,
+            lineage=self.lineage,
+            held_out=(),
+            settings=JudgeSettings(gate=gate, watch=WATCH),
+        )
         telemetry = SilentTelemetry()
         self.reporter = Reporter(telemetry, self.clock, group="group")
         self.publisher = Publisher(
@@ -80,6 +92,7 @@ class Rig:
             learner=self.learner,
             stream=self.stream,
             lessons=self.lessons,
+            judge=self.judge,
             anchor=anchor,
             lineage=self.lineage,
             publisher=self.publisher,
@@ -88,6 +101,7 @@ class Rig:
                 learner=self.learner,
                 stream=self.stream,
                 lessons=self.lessons,
+                judge=self.judge,
                 publisher=self.publisher,
                 clock=self.clock,
                 settings=CheckpointSettings(

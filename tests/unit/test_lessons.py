@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from streamlearn.core.clipping import ClipSettings
-from streamlearn.core.drift import Alarm
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import Junk
 from streamlearn.core.stream import StreamState
 from streamlearn.core.vigilance import VigilanceSettings

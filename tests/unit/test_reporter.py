@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
-from streamlearn.core.drift import Alarm
 from streamlearn.core.events import Arrival, Outcome
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import Accepted, Junk
 from streamlearn.core.manifest import Scores
 from streamlearn.core.reaction import Reaction

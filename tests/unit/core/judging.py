@@ -17,9 +17,9 @@ from streamlearn.core.junk import JunkSettings
 from streamlearn.core.reaction import ReactionSettings
 from streamlearn.core.watch import WatchSettings
 
-GATE = GateSettings(alpha=0.05, min_gain=0.002, min_blocks=20, max_blocks=200, max_anchor_rise=0.03)
+GATE = GateSettings(alpha=0.05, min_gain=0.002, min_blocks=20, max_blocks=200, max_held_out_rise=0.03)
 WATCH = WatchSettings(
-    alpha=0.01, min_loss=0.002, min_blocks=20, max_blocks=200, plunge=0.3, plunge_blocks=3, max_anchor_rise=0.05
+    alpha=0.01, min_loss=0.002, min_blocks=20, max_blocks=200, plunge=0.3, plunge_blocks=3, max_held_out_rise=0.05
 )
 DRIFT = DriftSettings(delta=0.002, min_chunks_apart=200)
 REACTION = ReactionSettings(

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from streamlearn.core.drift import Alarm, DriftWatch
+from streamlearn.core.drift import DriftWatch
+from streamlearn.core.judgement import Alarm
 from tests.unit.core.judging import DRIFT, series, through_json
 
 
@@ -31,7 +32,7 @@ def test_an_abrupt_change_alarms_once_and_says_where() -> None:
     assert 1000 <= alarm.chunk < 1100
     assert abs(alarm.cut - 1000) <= 20
     assert alarm.rise == pytest.approx(0.5, abs=0.2)
-    assert through_json(alarm.document())["cut"] == alarm.cut
+    assert through_json(alarm.model_dump())["cut"] == alarm.cut
 
 
 def test_the_base_tells_of_an_input_that_the_live_model_hides() -> None:

@@ -3,16 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from streamlearn.core.comparison import Decision, Verdict
 from streamlearn.core.gate import Gate
+from streamlearn.core.judgement import Decision, Verdict
 from tests.unit.core.judging import GATE, series, through_json
 
 TOKENS = 100
 
 
-def gate(anchor_rise: float = 0.0) -> Gate:
+def gate(held_out_rise: float = 0.0) -> Gate:
     made = Gate(GATE)
-    assert made.consider("v000002", champion="v000001", anchor_rise=anchor_rise) is None
+    assert made.consider("v000002", champion="v000001", held_out_rise=held_out_rise) is None
     return made
 
 
@@ -62,15 +62,15 @@ def test_a_worse_candidate_is_never_promoted() -> None:
 
 def test_a_verdict_carries_its_evidence() -> None:
     """Whoever reads the history later can judge the judge."""
-    verdict = shown(gate(anchor_rise=0.012), 0.05)
+    verdict = shown(gate(held_out_rise=0.012), 0.05)
 
     assert verdict is not None
-    evidence = verdict.evidence.document()
+    evidence = verdict.evidence.model_dump(mode="json")
     assert verdict.decision is Decision.PROMOTE
     assert (evidence["subject"], evidence["against"], evidence["alpha"]) == ("v000002", "v000001", 0.05)
     assert (evidence["blocks"], evidence["chunks"], evidence["skipped"]) == (20, 320, 0)
     assert 0.002 < evidence["bound"] < evidence["mean"] < 0.08
-    assert evidence["anchor_rise"] == 0.012
+    assert evidence["held_out_rise"] == 0.012
     assert f"{evidence['mean']:.4f}" in verdict.reason
     through_json(evidence)
 
@@ -88,13 +88,13 @@ def test_a_candidate_that_forgot_is_refused_whatever_it_gains(rise: float, word:
     """A gain on the stream does not buy what was known before."""
     made = Gate(GATE)
 
-    verdict = made.consider("v000002", champion=None, anchor_rise=rise)
+    verdict = made.consider("v000002", champion=None, held_out_rise=rise)
 
     assert verdict is not None
     assert verdict.decision is Decision.REFUSE
     assert word in verdict.reason
     assert made.candidate is None
-    through_json(verdict.evidence.document())
+    through_json(verdict.evidence.model_dump(mode="json"))
 
 
 def test_a_candidate_without_a_number_is_refused_at_once() -> None:
@@ -123,7 +123,7 @@ def test_an_undecided_candidate_makes_room_for_the_next_version() -> None:
     assert verdict is not None
     assert (verdict.decision, verdict.evidence.blocks) == (Decision.HOLD, 200)
 
-    assert made.consider("v000009", champion="v000001", anchor_rise=0.0) is None
+    assert made.consider("v000009", champion="v000001", held_out_rise=0.0) is None
     evidence = made.evidence()
     assert evidence is not None
     assert (evidence.subject, evidence.blocks, evidence.bound) == ("v000009", 0, None)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamlearn.core.drift import Alarm
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.reaction import Reaction
 from tests.unit.core.judging import REACTION, through_json
 

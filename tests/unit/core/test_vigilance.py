@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamlearn.core.batches import Role, StepPlan
-from streamlearn.core.drift import Alarm
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import EVERYTHING, Junk
 from streamlearn.core.stream import StreamState
 from streamlearn.core.vigilance import Vigilance, VigilanceSettings

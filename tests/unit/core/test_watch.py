@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from streamlearn.core.comparison import Decision, Verdict
+from streamlearn.core.judgement import Decision, Verdict
 from streamlearn.core.watch import Watch
 from tests.unit.core.judging import WATCH, series, through_json
 
@@ -65,9 +65,9 @@ def test_a_plunge_with_a_pause_is_none() -> None:
 @pytest.mark.parametrize("rise", [0.05, math.nan])
 def test_forgetting_takes_a_champion_back_at_once(rise: float) -> None:
     made = watch()
-    assert made.observe_anchor(0.049) is None
+    assert made.observe_held_out(0.049) is None
 
-    verdict = made.observe_anchor(rise)
+    verdict = made.observe_held_out(rise)
 
     assert verdict is not None
     assert verdict.decision is Decision.ROLL_BACK

@@ -49,6 +49,17 @@ def test_no_chunk_is_visited_more_often_than_allowed() -> None:
     assert drawn[6] is None
 
 
+def test_chunks_that_are_dropped_are_drawn_no_more() -> None:
+    """What a version learnt that was taken back is not taught again, and its room is given back."""
+    window = filled(Window(bounds(half_life_s=100.0)), [0.0, 1.0, 2.0, 3.0, 4.0])
+    random = np.random.default_rng(0)
+
+    window.drop(1, 3)
+
+    assert {int(drawn.ids[0]) for _ in range(60) if (drawn := window.draw(random)) is not None} == {0, 3, 4}
+    assert window.tokens == 3 * 9
+
+
 def test_a_very_old_chunk_can_still_be_drawn_alone() -> None:
     """Weights that underflow do not end in a division by nothing."""
     window = filled(Window(bounds(half_life_s=1e-9, max_visits=1)), [0.0, 1e9])
