@@ -246,10 +246,10 @@ class Judge:
         """Return {version: summed nats of each chunk} of everyone who is compared; None is the base."""
         return {None: base} | {name: self._guests.guest_nll(name, chunks) for name in sorted(self._needed())}
 
-    def _rise(self, name: str) -> float:
-        """Return what a version costs on held-out text above the base, nats per token; 0 where there is none."""
+    def _rise(self, name: str) -> float | None:
+        """Return what a version costs on held-out text above the base, nats per token; None without such text."""
         if not self._held_out:
-            return 0.0
+            return None
         if self._base_held_out is None:
             self._base_held_out = float(self._learner.base_nll(self._held_out).sum())
         nll = float(self._guests.guest_nll(name, self._held_out).sum())

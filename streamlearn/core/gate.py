@@ -45,16 +45,20 @@ class Gate:
         """The version under comparison; None while the next published one is awaited."""
         return self._open.subject if self._open else None
 
-    def consider(self, candidate: str, *, champion: str | None, held_out_rise: float) -> Verdict | None:
+    def consider(self, candidate: str, *, champion: str | None, held_out_rise: float | None) -> Verdict | None:
         """Begin to compare; return a verdict where held-out text alone refuses the candidate.
 
         Args:
             candidate: the version; fixed, so that its score on held-out text is one number.
             champion: the version in production; None is the base.
-            held_out_rise: candidate's NLL on held-out text above the base's, nats per token.
+            held_out_rise: candidate's NLL on held-out text above the base's, nats per token; None where it is not
+                measured.
         """
         assert self._open is None, "one candidate at a time"
         opened = Comparison(self._settings.alpha, subject=candidate, against=champion, side="better")
+        if held_out_rise is None:
+            self._open = opened
+            return None
         if not math.isfinite(held_out_rise):
             return opened.verdict(Decision.REFUSE, "its loss on held-out text is not a finite number")
         opened.held_out_rise = held_out_rise

@@ -65,6 +65,9 @@ class CameTo:
     totals: Mapping[str, int]
     watched: Mapping[str, Any]
     """What the newest checkpoint knows of junk, drift and gradients; the past is in the files."""
+    rulings: Sequence[Mapping[str, Any]]
+    """What was decided about versions, over the life of the lineage."""
+    aliases: Mapping[str, Mapping[str, Any]]
     checkpoints: int
     epoch: int
 
@@ -93,6 +96,11 @@ class CameTo:
         assert self.progress == other.progress
         assert self.totals == other.totals
         assert self.watched == other.watched
+        assert [_renamed(ruling, *name) for ruling in self.rulings] == list(other.rulings)
+
+
+def _renamed(ruling: Mapping[str, Any], ours: bytes, theirs: bytes) -> Any:
+    return json.loads(json.dumps(ruling).encode().replace(ours, theirs))
 
 
 # --- lives -----------------------------------------------------------------------------------
@@ -264,9 +272,18 @@ class Lineage:
             progress=newest["progress"].get(self.topic, {}),
             totals=newest["totals"],
             watched={name: newest["stream"][name] for name in ("vigilance", "lessons")},
+            rulings=list(
+                {each["number"]: each for state in reversed(states) for each in state["judgement"]["rulings"]}.values()
+            ),
+            aliases={name: json.loads(body(f"aliases/{name}.json")) for name in self._aliases(client, bucket, prefix)},
             checkpoints=len(states),
             epoch=newest["epoch"],
         )
+
+    def _aliases(self, client: Any, bucket: str, prefix: str) -> list[str]:
+        folder = f"{prefix}/{_LINEAGE}/aliases/"
+        found = client.list_objects_v2(Bucket=bucket, Prefix=folder).get("Contents", [])
+        return [entry["Key"].removeprefix(folder).removesuffix(".json") for entry in found]
 
     def must_have_come_to(self) -> CameTo:
         """Return what is committed; something is."""
