@@ -413,6 +413,8 @@ def _checkpoint_settings(config: Config) -> CheckpointSettings:
         every_s=config.checkpoint.every_s,
         every_events=config.checkpoint.every_events,
         publish_every=Every(unit=unit, amount=amount),
+        step_chunks=config.learner.step_chunks,
+        catch_up_chunks=config.learner.catch_up_chunks,
         config_digest=config_file.digest(config),
         libraries={name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
     )

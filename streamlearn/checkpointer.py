@@ -38,6 +38,8 @@ class CheckpointSettings:
     every_s: float
     every_events: int | None
     publish_every: Every
+    step_chunks: int
+    catch_up_chunks: int | None
     config_digest: str
     libraries: dict[str, str]
 
@@ -124,6 +126,7 @@ class Checkpointer:
 
     def _make(self, *, publish: bool) -> None:
         """Hand a copy of everything to the publisher."""
+        self._pace()
         self._saved = self._mark()
         if publish:
             self._published, self._published_at = self._saved, self._clock.now()
@@ -144,6 +147,16 @@ class Checkpointer:
             )
         )
         self._judge.handed_over(published=publish)
+
+    def _pace(self) -> None:
+        """Let steps be larger for as long as more waits on the brokers than came since the last checkpoint.
+
+        Here, as only what a checkpoint holds is the same after a crash.
+        """
+        behind = sum(self._source.status().lag_records.values())
+        passed = self._stream.totals.events - self._saved.events
+        larger = self._settings.catch_up_chunks
+        self._stream.step_chunks = larger if larger is not None and behind > passed else self._settings.step_chunks
 
     def _draft(self, begun: Progress, origin: Origin) -> Draft:
         published = {"steps": self._published.steps, "events": self._published.events, "at": self._published_at}

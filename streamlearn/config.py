@@ -327,11 +327,24 @@ class LearnerSection(Section):
     newest step's weights."""
     step_chunks: int = Field(default=2, ge=1)
     """Fresh chunks per optimiser step; small steps beat large ones at equal tokens, and two share one forward."""
+    catch_up_chunks: int | None = Field(default=None, ge=1)
+    """Fresh chunks per step while more events wait than came since the last checkpoint: less is learnt from each, and
+    a GPU is through with them sooner. As `step_chunks` unless given; 16 is a good start on a GPU, and a CPU gains
+    nothing. Decided at checkpoints."""
     flush_s: float = Field(default=5.0, gt=0)
-    """Seconds after which a step that is not full is taken, so that a quiet stream is still learnt. The only
-    place where wall time decides what is learnt together; the ledger marks such steps."""
+    """Seconds after which a step that is not full is taken, so that a quiet stream is still learnt. Beside
+    `catch_up_chunks` the only place where wall time decides what is learnt together; the ledger marks such steps."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; its own choice unless given."""
+
+    @model_validator(mode="after")
+    def _catching_up_is_larger(self) -> LearnerSection:
+        if self.catch_up_chunks is not None and self.catch_up_chunks < self.step_chunks:
+            raise ValueError(
+                f"learner.catch_up_chunks = {self.catch_up_chunks} is below learner.step_chunks = {self.step_chunks}, "
+                "so that a worker that is behind would fall further behind: raise the first, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_adamw_decays(self) -> LearnerSection:

@@ -77,6 +77,8 @@ class StreamState:
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
+        self.step_chunks = settings.step_chunks
+        """Fresh chunks of the next steps; set at checkpoints only, which keep it, or a resume would step otherwise."""
         self._anchor: Sequence[Chunk] = ()
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
         self._queue: deque[Fresh] = deque()
@@ -106,7 +108,7 @@ class StreamState:
         Admitting no further keeps window and reservoir, at each step, a function
         of the sequence of events alone.
         """
-        return len(self._queue) < self._settings.step_chunks
+        return len(self._queue) < self.step_chunks
 
     @property
     def waiting(self) -> int:
@@ -155,8 +157,8 @@ class StreamState:
 
         `flush` takes what there is. A batch, once returned, must be recorded.
         """
-        size = min(self._settings.step_chunks, len(self._queue))
-        if size == 0 or (size < self._settings.step_chunks and not flush):
+        size = min(self.step_chunks, len(self._queue))
+        if size == 0 or (size < self.step_chunks and not flush):
             return None
         fresh = tuple(self._queue.popleft() for _ in range(size))
         self._mix.earn(sum(item.chunk.scored_tokens for item in fresh))
@@ -168,7 +170,7 @@ class StreamState:
             fresh=fresh,
             draws=tuple(draws),
             sampled=tuple(sampled.tolist()),
-            flushed=size < self._settings.step_chunks,
+            flushed=size < self.step_chunks,
         )
 
     def record(self, batch: Batch, plan: StepPlan, result: StepResult, base_nll: Sequence[float]) -> list[Alarm]:
@@ -243,6 +245,7 @@ class StreamState:
                 {"event_id": item.event_id, "index": item.index, "ts": item.ts, "source": item.source}
                 for item in self._queue
             ],
+            "step_chunks": self.step_chunks,
             "mix": self._mix.state(),
             "prequential": self._prequential.state(),
             "reservoir": self.reservoir.document(),
@@ -275,6 +278,7 @@ class StreamState:
         if self._caps is not None and document["caps"] is not None:
             self._caps.restore(document["caps"])
         self.vigilance.restore(document["vigilance"])
+        self.step_chunks = int(document["step_chunks"])
         self._mix.restore(document["mix"])
         self._prequential.restore(document["prequential"])
         random = document["random"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from streamlearn.checkpointer import Checkpointer, CheckpointSettings
-from streamlearn.core.batches import Role
+from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
 from streamlearn.core.events import Arrival, Chunk, Outcome
 from streamlearn.core.gate import GateSettings
 from streamlearn.core.manifest import EventLine, ScoreLine
@@ -33,7 +33,7 @@ from tests.fakes.daemon import (
     RecordingHealth,
     SilentTelemetry,
 )
-from tests.unit.core.judging import WATCH
+from tests.unit.core.judging import GATE, WATCH
 from tests.unit.core.making import arrival, chunk, settings
 from tests.unit.core.test_lives import LESSONS, TIGHT, Weight, a_stream_with_everything_in_it
 
@@ -57,6 +57,7 @@ class Rig:
         anchor: Anchor = lambda _: ANCHOR,
         learner: NumberLearner | None = None,
         gate: GateSettings | None = None,
+        catch_up_chunks: int | None = None,
     ) -> None:
         self.lineage = lineage or MemoryLineage()
         self.source = source or ListSource(arrivals)
@@ -108,6 +109,8 @@ class Rig:
                     every_s=every_s,
                     every_events=every,
                     publish_every=Every(unit="seconds", amount=publish_every_s),
+                    step_chunks=self.stream.step_chunks,
+                    catch_up_chunks=catch_up_chunks,
                     config_digest=DIGEST,
                     libraries={},
                 ),
@@ -675,3 +678,45 @@ def test_a_wait_at_the_store_s_ordinary_pace_is_no_trouble() -> None:
     trouble.note(None)
     trouble.note(None)
     assert health.states == ["away", "away for another reason", "ready"]
+
+
+# --- judging and pace ----------------------------------------------------------
+
+
+def test_a_worker_that_is_behind_takes_larger_steps_until_it_has_caught_up() -> None:
+    """And the pace goes with the checkpoint."""
+    rig = Rig([arrival(n) for n in range(40)], every=8, catch_up_chunks=4, stream=settings(step_chunks=1))
+    rig.daemon.run(until_end=True)
+
+    fresh = [sum(draw.role is Role.FRESH for draw in batch) for batch in rig.learner.batches]
+    # A checkpoint each 8 events: after the first, 32 wait; after the fourth, no more than came since the third.
+    assert fresh == [1] * 8 + [4] * 6 + [1] * 8
+    assert [draft.stream["step_chunks"] for draft, *_ in rig.lineage.commits][:4] == [4, 4, 4, 1]
+
+
+class Steady(NumberLearner):
+    """Better than the base from the first step on, by as much as ever."""
+
+    def step(self, batch: Sequence[Draw], plan: StepPlan) -> StepResult:
+        result = super().step(batch, plan)
+        self.weight = 0.5
+        return result
+
+
+def test_a_version_that_proves_itself_is_told_in_a_checkpoint_at_once() -> None:
+    """No operator waits for the next due checkpoint to see who is champion."""
+    rig = Rig(
+        [arrival(n) for n in range(200)],
+        gate=replace(GATE, min_blocks=2),
+        learner=Steady(),
+        stream=settings(step_chunks=1, base_sample=1.0),
+        publish_every_s=0.5,
+    )
+    rig.daemon.run(until_end=True)
+
+    told = [(draft.judgement, version) for draft, _, _, version in rig.lineage.commits]
+    first = next(place for place, (judgement, _) in enumerate(told) if judgement.champion is not None)
+    judgement, version = told[first]
+    assert version is None, "a checkpoint for its sake, no version that happened to be due"
+    assert (judgement.champion, [ruling.number for ruling in judgement.rulings]) == ("v000001", [1])
+    assert judgement.rulings[0].chunk < 200 - 16
