@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamlearn.bench.make import check, opened
+from streamlearn.bench.make import OURS, check, opened, parted
 from streamlearn.bench.measures import ArmResult, figures, paired
 from streamlearn.bench.report import Comparison
 from streamlearn.bench.run import Told, Wishes, run_arm
 
-FROZEN, OURS = "frozen", "streamlearn"
+FROZEN = "frozen"
 
 
 def compare(arms: Sequence[str], wishes: Wishes, told: Told) -> Comparison:
@@ -26,7 +26,7 @@ def compare(arms: Sequence[str], wishes: Wishes, told: Told) -> Comparison:
         check(arm, wishes)
     world = opened(FROZEN, wishes)
     results: list[ArmResult] = [run_arm(arm, wishes, told) for arm in ordered]
-    against = OURS if OURS in ordered else ordered[-1]
+    against = next((arm for arm in ordered if parted(arm)[0] == OURS), ordered[-1])
     ours = next(result for result in results if result.arm == against)
     anchor = results[0].probes.get("held-out")
     return Comparison(

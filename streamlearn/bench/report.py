@@ -16,6 +16,8 @@ from streamlearn.bench.sample import Sample
 
 _SMOOTH_CHUNKS = 40
 _COLOURS = ("#8a8f98", "#c62828", "#ef6c00", "#6a1b9a", "#2e7d32", "#00838f", "#795548", "#1565c0")
+_LINES = ("-", "--", ":")
+"""Where there are more arms than colours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         gain = _smooth(base - comparison.scores[row.arm], tokens)
         axes.plot(
             np.cumsum(tokens), gain, label=row.arm, lw=2.4 if row.arm == comparison.against else 1.3,
-            color=_COLOURS[place % len(_COLOURS)],
+            color=_COLOURS[place % len(_COLOURS)], ls=_LINES[place // len(_COLOURS) % len(_LINES)],
         )  # fmt: skip
     axes.axhline(0.0, color="#30343a", lw=0.8)
     axes.set_xlabel("tokens of the stream")

@@ -26,7 +26,9 @@ def learn(
     stream: Annotated[str, typer.Option(metavar="FILE", help="JSONL or text, plain or gzip.")] = BUNDLED,
     part: Annotated[str, typer.Option(help="`all`, `first-half` or `second-half` of its events.")] = "all",
     max_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens of the stream.")] = 30_000,
-    arms: Annotated[str, typer.Option(help="Names, separated by commas; `list` shows them.")] = _USUAL,
+    arms: Annotated[
+        str, typer.Option(help="Names, separated by commas; `name@3e-5` sets a rate; `list` shows them.")
+    ] = _USUAL,
     model: Annotated[str, typer.Option(help="Hub id, directory, GGUF file, or `smollm2-135m`.")] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 17,
     setting: Annotated[
@@ -55,6 +57,7 @@ def learn(
 
     if arms == "list":
         typer.echo("\n".join(ARMS))
+        typer.echo("Each but frozen takes a learning rate of its own: adamw_loop@3e-5, streamlearn@1e-3.", err=True)
         return
     wishes = Wishes(
         stream=stream,

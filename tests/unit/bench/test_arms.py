@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamlearn.bench import nightly
-from streamlearn.bench.make import ARMS, make_arm, opened
+from streamlearn.bench.make import ARMS, check, make_arm, opened
 from streamlearn.bench.nightly import Nightly
 from streamlearn.bench.run import Wishes
 from tests.unit.bench.conftest import Maker
@@ -17,6 +17,11 @@ from tests.unit.core.making import arrival, chunk
 
 STEPWISE = [arm for arm in ARMS if arm not in {"trainer_nightly", "streamlearn-without-small-steps"}]
 """What learns from an event as soon as it is scored."""
+
+FP32: dict[str, dict[str, Any]] = {
+    "model": {"device": "cpu", "dtype": "fp32"},
+    "learner": {"step_chunks": 1, "served_average": 0.0, "warmup_steps": 0, "threads": 1},
+}
 
 
 @pytest.mark.parametrize("arm", STEPWISE)
@@ -41,6 +46,45 @@ def test_our_arms_learn(arm: str, maker: Maker) -> None:
     list(one.scores(world.sample.arrivals))
 
     assert one.served_nll(world.sample.chunks).sum() < first
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that others' loops are made of
+@pytest.mark.parametrize("arm", ["sgd_loop", "adamw_loop", "trainer_nightly", "streamlearn-without-anything"])
+def test_a_rate_in_the_name_is_the_rate_that_is_learnt_with(arm: str, maker: Maker) -> None:
+    """So many times the rate, so much further: rivals are tried at more rates than their default."""
+
+    def moved(name: str) -> float:
+        one, world = maker(name, settings=FP32)
+        first = one.served_nll(world.sample.chunks)
+        list(one.scores(world.sample.arrivals))
+        return float(np.abs(one.served_nll(world.sample.chunks) - first).mean())
+
+    assert moved(f"{arm}@1e-6") < 0.1 * moved(f"{arm}@3e-3")
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("adamw_loop@fast", "'fast' is no learning rate; write a number above 0, as in adamw_loop@3e-5"),
+        ("adamw_loop@", "'' is no learning rate"),
+        ("streamlearn@0", "'0' is no learning rate"),
+        ("streamlearn@-1e-3", "'-1e-3' is no learning rate"),
+        ("streamlearn@inf", "'inf' is no learning rate"),
+        ("streamlearn@1e-3@2", "no learning rate"),
+        ("frozen@1e-3", "frozen learns nothing, so that it has no rate; write 'frozen'"),
+        ("magic@1e-3", "there is no arm 'magic'; there are: frozen"),
+    ],
+)
+def test_a_rate_that_is_none_is_refused_before_anything_runs(arm: str, words: str, wishes: Wishes) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(arm, wishes)
+
+
+def test_the_rate_of_a_name_goes_before_that_of_the_settings(wishes: Wishes) -> None:
+    """A comparison of rates may be made under one `--set`."""
+    assert opened("streamlearn@5e-4", wishes).config.learner.learning_rate == 5e-4
+    assert opened("streamlearn-without-anchor@5e-4", wishes).config.anchor.chunks == 0
+    assert opened("streamlearn", wishes).config.learner.learning_rate == 1e-2
 
 
 @pytest.mark.parametrize("arm", ["sgd_loop", "adamw_loop"])
