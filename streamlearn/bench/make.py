@@ -85,7 +85,7 @@ def parted(arm: str) -> tuple[str, float | None]:
 
 def check(arm: str, wishes: Wishes) -> None:
     """Raise ValueError where there is no such arm, or it cannot be set as wished."""
-    _config(arm, wishes, "1d")
+    config_of(arm, wishes, "1d")
 
 
 def opened(arm: str, wishes: Wishes) -> World:
@@ -96,7 +96,7 @@ def opened(arm: str, wishes: Wishes) -> World:
     """
     check(arm, wishes)
     rows = open_rows(wishes.stream, wishes.part)
-    config = _config(arm, wishes, rows.half_life)
+    config = config_of(arm, wishes, rows.half_life)
     loaded = load(config)
     chunker = TokenChunker(loaded.tokenizer, loaded.context_tokens)
     sample = read_sample(rows, chunker, SystemClock(), max_tokens=wishes.max_tokens)
@@ -123,7 +123,8 @@ def make_arm(arm: str, world: World, wishes: Wishes, told: Callable[[int, int], 
     return Streamlearn(opened_learner.learner, stream, lesson_settings(world.config))
 
 
-def _config(arm: str, wishes: Wishes, half_life: str) -> Config:
+def config_of(arm: str, wishes: Wishes, half_life: str) -> Config:
+    """Return the configuration that a worker would have which learns as `arm`."""
     name, rate = parted(arm)
     document: dict[str, Any] = {
         "stream": {"name": "bench", "seed": wishes.seed},

@@ -27,6 +27,8 @@ class Comparison:
     sample: Sample
     model: str
     seed: int
+    settings: Mapping[str, Any]
+    """What the streamlearn arms ran with beyond the defaults."""
     rows: Sequence[Figures]
     scores: Mapping[str, NDArray[np.float64]]
     against: str
@@ -41,6 +43,7 @@ class Comparison:
             "sample": self.sample.digest,
             "model": self.model,
             "seed": self.seed,
+            "settings": self.settings,
             "chunks": len(self.sample.chunks),
             "tokens": self.sample.tokens,
             "arms": [self._row(row) for row in self.rows],
@@ -113,7 +116,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     tokens = np.array([chunk.scored_tokens for chunk in comparison.sample.chunks], dtype=np.float64)
     base = comparison.scores["frozen"]
     for place, row in enumerate(comparison.rows):
-        gain = _smooth(base - comparison.scores[row.arm], tokens)
+        gain = smooth(base - comparison.scores[row.arm], tokens)
         axes.plot(
             np.cumsum(tokens), gain, label=row.arm, lw=2.4 if row.arm == comparison.against else 1.3,
             color=_COLOURS[place % len(_COLOURS)], ls=_LINES[place // len(_COLOURS) % len(_LINES)],
@@ -129,7 +132,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     figure.savefig(path)
 
 
-def _smooth(nats: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+def smooth(nats: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the fading mean in nats per token."""
     keep, total, weight, out = 1.0 - 1.0 / _SMOOTH_CHUNKS, 0.0, 0.0, np.zeros(len(nats))
     for place in range(len(nats)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,9 +65,9 @@ def learn(
         max_tokens=max_tokens,
         part=_part(part),
         seed=seed,
-        settings=_settings(setting or []),
+        settings=settings_of(setting or []),
     )
-    comparison = compare([arm.strip() for arm in arms.split(",") if arm.strip()], wishes, _told())
+    comparison = compare([arm.strip() for arm in arms.split(",") if arm.strip()], wishes, progress())
     console, shown = Console(), table(comparison)
     # A narrow terminal, or none at all (80 columns), would cut figures off; better that lines are long.
     wide = console.options.update(max_width=_WIDEST)
@@ -85,7 +85,12 @@ def _part(name: str) -> Part:
     raise ConfigError(f"--part {name}: there are `all`, `first-half` and `second-half`")
 
 
-def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+def settings_of(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return `section.key=value` pairs as sections of a configuration.
+
+    Raises:
+        ConfigError: one has no such form.
+    """
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -99,7 +104,8 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _told() -> Callable[[str, int, int], None]:
+def progress() -> Callable[[str, int, int], None]:
+    """Return a callback that says on standard error, every ten seconds, how far an arm is."""
     began: dict[str, float] = {}
     said = 0.0
 
