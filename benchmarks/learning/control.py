@@ -38,7 +38,7 @@ def control(ask: Ask) -> Outcome:
         wished = wishes(ask, base_stream(ask, seed), seed)
         results = run(ask, [Variant(label=arm, arm=arm) for arm in (FROZEN, OURS, WITHOUT)], wished)
         runs.append((sample_of(wished), results))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for arm in (OURS, WITHOUT):
         loss = interval([(tokens_in(sample), found[arm].nll - found[FROZEN].nll) for sample, found in runs])
         rows.append({
@@ -124,7 +124,6 @@ def sampled(loaded: Loaded, chunks: int, *, seed: int, told: Any) -> list[dict[s
                 max_new_tokens=tokens - 1, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, use_cache=True,
                 eos_token_id=None, pad_token_id=tokenizer.eos_token_id,
             )  # fmt: skip
-            for row in out.cpu().tolist():
-                made.append({"ids": row, "bytes": len(tokenizer.decode(row[1:]).encode())})
+            made.extend({"ids": row, "bytes": len(tokenizer.decode(row[1:]).encode())} for row in out.cpu().tolist())
             told(len(made))
     return made

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from streamlearn.bench.make import config_of
@@ -55,7 +56,7 @@ class Outcome:
     tokens: int
     """Of the stream, in each run of an arm; 0 where there was no stream."""
     figures: Mapping[str, Any]
-    table: Table
+    table: RenderableType
     draw: Callable[[Path], None]
     """Writes the picture as PNG."""
 

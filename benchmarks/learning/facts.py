@@ -31,7 +31,7 @@ def learnt(ask: Ask) -> Outcome:
     """Plant facts, and ask for them before and after."""
     runs = [_lived(ask, seed) for seed in ask.seeds]
     sample, found = runs[0]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for arm in (FROZEN, OURS):
         for name in (TOLD, UNTOLD):
             before = float(np.mean([_all(results[FROZEN], name)[0] for _, results in runs]))

@@ -68,9 +68,7 @@ def forgetting(ask: Ask) -> Outcome:
             axes.title.set_y(1.06)
 
     figures = {"soon_chunks": _SOON, "arms": rows, "without_replay_less_ours_soon": _replay(runs)}
-    return Outcome(
-        stream=f"{BEFORE}, {AFTER}, {BEFORE}", tokens=sample.tokens, figures=figures, table=shown, draw=draw
-    )
+    return Outcome(stream=f"{BEFORE}, {AFTER}, {BEFORE}", tokens=sample.tokens, figures=figures, table=shown, draw=draw)
 
 
 def _lived(ask: Ask, seed: int) -> tuple[Sample, dict[str, ArmResult]]:

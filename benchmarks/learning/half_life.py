@@ -80,9 +80,7 @@ def half_life(ask: Ask) -> Outcome:
 
 def _row(label: str, runs: list[tuple[Sample, dict[str, ArmResult]]]) -> dict[str, Any]:
     def gain_over(other: str) -> dict[str, float]:
-        return interval(
-            [(tokens_in(sample), found[other].nll - found[label].nll) for sample, found in runs]
-        ).document()
+        return interval([(tokens_in(sample), found[other].nll - found[label].nll) for sample, found in runs]).document()
 
     results = [found[label] for _, found in runs]
     return {
@@ -94,8 +92,6 @@ def _row(label: str, runs: list[tuple[Sample, dict[str, ArmResult]]]) -> dict[st
             np.mean([each.probes["first tenth"][-1] - min(each.probes["first tenth"]) for each in results])
         ),
         "held_out_loss": float(
-            np.mean(
-                [found[label].probes["held-out"][-1] - found[FROZEN].probes["held-out"][-1] for _, found in runs]
-            )
+            np.mean([found[label].probes["held-out"][-1] - found[FROZEN].probes["held-out"][-1] for _, found in runs])
         ),
     }
