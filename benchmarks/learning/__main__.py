@@ -21,6 +21,7 @@ from benchmarks.learning.forgetting import forgetting
 from benchmarks.learning.frontier import frontier
 from benchmarks.learning.gate import gate
 from benchmarks.learning.half_life import half_life
+from benchmarks.learning.poison import poisoned
 from streamlearn.cli.bench import progress, settings_of
 from streamlearn.learner.threads import share_cores
 from streamlearn.ports import StreamlearnError
@@ -32,39 +33,43 @@ EXPERIMENTS = {
     for each in (
         Experiment(
             name="live", shows="what learning gains over the frozen base on a dated stream", run=live,
-            tokens=60_000, fast_tokens=4_000,
+            tokens=60_000, fast_tokens=3_000,
         ),
         Experiment(
             name="control", shows="what it loses on a stream that the base itself wrote, where nobody can win",
-            run=control, tokens=30_000, fast_tokens=2_000, seeds=3,
+            run=control, tokens=30_000, fast_tokens=1_500, seeds=3,
         ),
         Experiment(
             name="forgetting", shows="what of A is left after B, and how soon it is back, with and without replay",
-            run=forgetting, tokens=60_000, fast_tokens=8_000,
+            run=forgetting, tokens=60_000, fast_tokens=4_000,
         ),
         Experiment(
             name="half-life", shows="how long the window should remember", run=half_life, tokens=30_000,
-            fast_tokens=3_000,
+            fast_tokens=2_000,
         ),
         Experiment(
             name="facts", shows="whether invented facts are known afterwards, asked in words never read", run=learnt,
-            tokens=60_000, fast_tokens=6_000,
+            tokens=60_000, fast_tokens=4_000,
         ),
         Experiment(
             name="drift", shows="how soon an abrupt switch is noticed, and whether the reaction helps", run=drift,
-            tokens=140_000, fast_tokens=20_000, seeds=3,
+            tokens=140_000, fast_tokens=9_000, seeds=3,
         ),
         Experiment(
             name="gate", shows="how often the gate errs, its power, and what scrambled text does", run=gate,
-            tokens=60_000, fast_tokens=10_000,
+            tokens=60_000, fast_tokens=7_000,
+        ),
+        Experiment(
+            name="poison", shows="what scrambled text does, alone: of gate, with a picture of its own", run=poisoned,
+            tokens=60_000, fast_tokens=7_000,
         ),
         Experiment(
             name="loops", shows="the loops people write, each at several rates, in one table", run=loops,
-            tokens=60_000, fast_tokens=2_000,
+            tokens=60_000, fast_tokens=1_200,
         ),
         Experiment(
             name="frontier", shows="gain on the stream against loss on held-out text, one point a variant",
-            run=frontier, tokens=30_000, fast_tokens=3_000,
+            run=frontier, tokens=30_000, fast_tokens=2_000,
         ),
     )
 }  # fmt: skip
@@ -100,7 +105,7 @@ def _run(experiment: Experiment, told: argparse.Namespace, folder: Path, console
         fast=told.fast,
         seeds=tuple(range(told.seed, told.seed + count)),
         max_tokens=told.max_tokens or (experiment.fast_tokens if told.fast else experiment.tokens),
-        model=str(make_model(folder / "model")) if told.fast else told.model,
+        model=str(make_model(folder / "tiny")) if told.fast else told.model,
         settings=settings_of(told.set),
         folder=folder,
         told=progress(),

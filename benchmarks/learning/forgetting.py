@@ -58,14 +58,13 @@ def forgetting(ask: Ask) -> Outcome:
         across = np.cumsum(tokens)
         with picture.canvas(
             path, "A, B, A: what is left of the first subject", "tokens of the stream",
-            "gain over the frozen base\n(nats per token, before learning)",
+            "gain over the frozen base\n(nats per token, before learning)", pad=20.0,
         ) as axes:  # fmt: skip
             picture.phases(axes, [0, across[out], across[back], across[-1]], ["A", "B", "A again"])
             for colour, arm in zip(picture.COLOURS, ARMS[1:], strict=False):
                 axes.plot(across, smooth(found[FROZEN].nll - found[arm].nll, tokens), color=colour, lw=1.6, label=arm)
             picture.zero(axes)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            axes.title.set_y(1.06)
 
     figures = {"soon_chunks": _SOON, "arms": rows, "without_replay_less_ours_soon": _replay(runs)}
     return Outcome(stream=f"{BEFORE}, {AFTER}, {BEFORE}", tokens=sample.tokens, figures=figures, table=shown, draw=draw)

@@ -17,6 +17,7 @@ from streamlearn.cli.bench import settings_of
 
 _GRID = ("learner.learning_rate=1e-3,2e-3,4e-3", "anchor.weight=6,12,24")
 _GRID_FAST = ("learner.learning_rate=1e-3,1e-2",)
+_SHORT = {"learner.learning_rate": "rate", "learner.step_chunks": "chunks a step", "lora.rank": "rank"}
 _RIVAL = "streamlearn-without-anything@4e-3"
 
 
@@ -31,7 +32,8 @@ def frontier(ask: Ask) -> Outcome:
         told = "; ".join(sorted(f"{tokens:,} tokens of {stream}" for stream, tokens in of))
         raise ValueError(f"these runs are not of one stream and cannot share a picture: {told}")
     points = _points(documents)
-    best, edge = knee(points), {point.label for point in front(points)}
+    best = knee([point for point in points if not point.rival] or points)
+    edge = {point.label for point in front(points)}
     shown = table(
         f"{documents[0]['tokens']:,} tokens of {documents[0]['stream']}",
         ["variant", "gain over frozen", "loss on held-out text", "seeds", ""],
@@ -63,12 +65,17 @@ def _read(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
             found = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot read {file}: {error}") from None
-        comparisons = found.get("figures", {}).get("by_seed", [found]) if isinstance(found, dict) else [None]
-        for each in comparisons:
+        for each in _comparisons(found):
             arms = each.get("arms") if isinstance(each, dict) else None
-            if not isinstance(each, dict) or not arms or FROZEN not in [row.get("arm") for row in arms]:
+            if not arms or FROZEN not in [row.get("arm") for row in arms]:
                 raise ValueError(f"{file} is no comparison: write it with `streamlearn bench learn --json`")
             yield each | {"file": file.stem}
+
+
+def _comparisons(found: Any) -> list[Any]:
+    """Return the comparisons in a document: itself, or one for each seed of an experiment."""
+    figures = found.get("figures") if isinstance(found, dict) else None
+    return figures.get("by_seed") or [None] if isinstance(figures, dict) else [found]
 
 
 def _grid_run(ask: Ask) -> Iterator[dict[str, Any]]:
@@ -142,8 +149,17 @@ def _label(arm: str, document: Mapping[str, Any]) -> str:
 
 
 def _said(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return settings as a label has them: `rate 2e-3, anchor.weight 12`."""
     return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for section in settings
-        for name, value in settings[section].items()
+        f"{_SHORT.get(f'{section}.{name}', f'{section}.{name}')} {_number(value)}"
+        for section, values in settings.items()
+        for name, value in values.items()
     )
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    figures, _, power = f"{value:e}".partition("e")
+    short = f"{float(figures):g}e{int(power)}"
+    return short if len(short) <= len(f"{value:g}") else f"{value:g}"

@@ -20,6 +20,7 @@ from benchmarks.learning import picture
 from benchmarks.learning.experiment import Ask, Outcome, table
 from benchmarks.learning.poison import poisoned
 from benchmarks.learning.runs import Variant, dated_stream, run, sample_of, tokens_in, wishes
+from streamlearn.bench.measures import interval
 from streamlearn.core.comparison import Decision, Verdict
 from streamlearn.core.gate import Gate
 from tests.unit.core.judging import GATE, series
@@ -39,6 +40,7 @@ def gate(ask: Ask) -> Outcome:
     even, power = _even(ask), _power(ask)
     twins = _twins(ask)
     poison = poisoned(ask)
+    apart = "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**twins["difference"])
     shown = [
         table(
             "two equal learners: how often is one promoted?",
@@ -68,7 +70,8 @@ def gate(ask: Ask) -> Outcome:
             ["mean difference [95 %]", "sd of a chunk", "AR(1)", "gate, one way", "the other way"],
             [
                 [
-                    f"{twins['difference']:+.4f}", f"{twins['sd']:.3f}", f"{twins['correlation']:+.2f}",
+                    apart,
+                    f"{twins['sd']:.3f}", f"{twins['correlation']:+.2f}",
                     *twins["verdicts"],
                 ]
             ],
@@ -112,7 +115,7 @@ def _even(ask: Ask) -> list[dict[str, Any]]:
 
 
 def _power(ask: Ask) -> list[dict[str, Any]]:
-    runs = 5 if ask.fast else 100
+    runs = 3 if ask.fast else 100
     rows = []
     for gain in _GAINS:
         for sd in _SDS:
@@ -168,7 +171,7 @@ def _twins(ask: Ask) -> dict[str, Any]:
     verdicts = [_verdict(each, tokens) for each in (difference, -difference)]
     return {
         "tokens": sample.tokens,
-        "difference": float((first - second).sum() / tokens.sum()),
+        "difference": interval([(tokens, first - second)]).document(),
         "sd": float(difference.std()),
         "correlation": float(np.corrcoef(difference[:-1], difference[1:])[0, 1]),
         "verdicts": ["undecided" if each is None else each.decision.value for each in verdicts],

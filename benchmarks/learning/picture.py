@@ -15,8 +15,8 @@ OURS, RIVAL, QUIET, DARK = "#1565c0", "#c62828", "#8a8f98", "#30343a"
 
 
 @contextmanager
-def canvas(path: Path, title: str, across: str, up: str, *, height: float = 5.0) -> Iterator[Any]:
-    """Yield axes with their labels; write them to `path` at the end."""
+def canvas(path: Path, title: str, across: str, up: str, *, height: float = 5.0, pad: float = 6.0) -> Iterator[Any]:
+    """Yield axes with their labels; write them to `path` at the end; `pad` is between them and the title, in points."""
     # Here: matplotlib takes half a second that other commands need not wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -24,14 +24,14 @@ def canvas(path: Path, title: str, across: str, up: str, *, height: float = 5.0)
     figure = Figure(figsize=(9, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    yield axes
-    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_title(title, loc="left", fontweight="bold", pad=pad)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    yield axes
     handles, _ = axes.get_legend_handles_labels()
-    if handles:
+    if handles and axes.get_legend() is None:
         axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)
 
@@ -53,6 +53,6 @@ def phases(axes: Any, edges: Sequence[float], names: Sequence[str]) -> None:
         if place % 2:
             axes.axvspan(low, high, color="#eceff1", zorder=0)
         axes.text(
-            (low + high) / 2, 1.0, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9,
+            (low + high) / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9,
             color=DARK,
         )  # fmt: skip

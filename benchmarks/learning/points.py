@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,21 +12,23 @@ from benchmarks.learning import picture
 
 _WIDEST = 0.06
 """Nats per token of loss that are shown at least."""
-_PLACES = (
-    (7, 4, "left", "bottom"),
-    (7, -4, "left", "top"),
-    (-7, 4, "right", "bottom"),
-    (-7, -4, "right", "top"),
-    (0, 9, "center", "bottom"),
-    (0, -9, "center", "top"),
-    (16, 16, "left", "bottom"),
-    (16, -16, "left", "top"),
-    (-16, 16, "right", "bottom"),
-    (-16, -16, "right", "top"),
-    (0, 26, "center", "bottom"),
-    (0, -26, "center", "top"),
+_AROUND = (
+    (0.7, 0.7, "left", "bottom"),
+    (0.7, -0.7, "left", "top"),
+    (-0.7, 0.7, "right", "bottom"),
+    (-0.7, -0.7, "right", "top"),
+    (0.0, 1.0, "center", "bottom"),
+    (0.0, -1.0, "center", "top"),
+    (1.0, 0.0, "left", "center"),
+    (-1.0, 0.0, "right", "center"),
 )
-"""Where a label may stand beside its point, the best first: offset in points, and how it is aligned."""
+"""Where a label may stand around its point, the best first: direction, and how it is aligned."""
+_FAR = (8, 20, 34, 48, 64)
+"""How far from it, in points of type."""
+_LINE_FROM = 15
+"""From how far on a line leads to it."""
+_AIR = 3.0
+"""Pixels around a label that stay free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,10 @@ def drawn(points: Sequence[Point], path: Path, stream: str) -> None:
             [point.loss for point in edge], [point.gain for point in edge], where="post", color=picture.QUIET, lw=1.2,
             ls="--", zorder=1, label="front",
         )  # fmt: skip
-        best = knee(points)
-        axes.scatter([best.loss], [best.gain], s=220, facecolors="none", edgecolors=picture.DARK, lw=1.4, label="knee")
+        best = knee(ours)
+        axes.scatter(
+            [best.loss], [best.gain], s=180, facecolors="none", edgecolors=picture.DARK, lw=1.4, label="knee", zorder=4
+        )
         for rival, colour, name in ((False, picture.OURS, "streamlearn"), (True, picture.RIVAL, "rivals")):
             each = [point for point in points if point.rival is rival]
             axes.scatter(
@@ -92,32 +97,39 @@ def drawn(points: Sequence[Point], path: Path, stream: str) -> None:
             )  # fmt: skip
         picture.zero(axes)
         axes.axvline(0.0, color=picture.DARK, lw=0.8)
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4)
         _label(axes, points, right, bottom)
 
 
 def _label(axes: Any, points: Sequence[Point], right: float, bottom: float) -> None:
     """Write each label where it hides the fewest others."""
-    figure = axes.figure
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    from matplotlib.text import Text  # noqa: PLC0415 - as in `picture`
+
+    axes.figure.draw_without_rendering()
+    # Nothing moves from here on.
+    axes.figure.set_layout_engine("none")
+    renderer = axes.figure.canvas.get_renderer()
     inside = axes.get_window_extent(renderer)
-    at = [axes.transData.transform((min(point.loss, right), max(point.gain, bottom))) for point in points]
-    taken: list[Any] = []
-    for point, (x, y) in sorted(zip(points, at, strict=True), key=lambda each: -each[0].gain):
-        far = point.loss > right or point.gain < bottom
+    places = [(min(point.loss, right), max(point.gain, bottom)) for point in points]
+    at = [axes.transData.transform(place) for place in places]
+    taken: list[Any] = [axes.get_legend().get_window_extent(renderer)]
+    for point, place in sorted(zip(points, places, strict=True), key=lambda each: (-each[0].gain, each[0].loss)):
+        far = place != (point.loss, point.gain)
         text = f"{point.label} ({point.gain:+.2f}, {point.loss:+.2f})" if far else point.label
+        own = axes.transData.transform(place)
         best: tuple[float, Any, Any] | None = None
-        for place, (dx, dy, across, up) in enumerate(_PLACES):
+        for dearer, (distance, (dx, dy, across, up)) in enumerate(itertools.product(_FAR, _AROUND)):
             note = axes.annotate(
-                text, (min(point.loss, right), max(point.gain, bottom)), xytext=(dx, dy), textcoords="offset points",
-                ha=across, va=up, fontsize=8, color=picture.RIVAL if point.rival else picture.DARK,
+                text, place, xytext=(distance * dx, distance * dy), textcoords="offset points", ha=across, va=up,
+                fontsize=8, color=picture.RIVAL if point.rival else picture.DARK,
+                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": picture.QUIET} if distance >= _LINE_FROM else None,
             )  # fmt: skip
-            box = note.get_window_extent(renderer)
-            hidden = sum(box.overlaps(other) for other in taken) + sum(
-                box.contains(ox, oy) for ox, oy in at if (ox, oy) != (x, y)
-            )
-            out = box.x1 > inside.x1 or box.x0 < inside.x0 or box.y1 > inside.y1 or box.y0 < inside.y0
-            cost = 3.0 * hidden + 4.0 * out + 0.1 * place
+            note.update_positions(renderer)
+            box = Text.get_window_extent(note, renderer).padded(_AIR)
+            hidden = sum(box.overlaps(other) for other in taken)
+            hidden += sum(box.contains(x, y) for x, y in at if (x, y) != tuple(own))
+            out = not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
+            cost = 3.0 * hidden + 4.0 * out + 0.05 * dearer
             if best is None or cost < best[0]:
                 if best is not None:
                     best[1].remove()

@@ -1,7 +1,8 @@
 """One source writes scrambled text: what the junk filter passes over, and what the poisoned learner loses.
 
-Beside the poisoned stream stands its twin without that source: the same texts
-in the same order. What the learner loses is on the texts that both have.
+It begins in the middle of the stream, as the filter knows by then what is
+usual. Beside the poisoned stream stands its twin without that source: the same
+texts in the same order. What the learner loses is on the texts that both have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from benchmarks.learning import picture
 from benchmarks.learning.experiment import Ask, Outcome, table
 from benchmarks.learning.runs import OURS, Variant, events_for, run, sample_of, tokens_in, wishes, written
-from benchmarks.learning.small import pools
+from benchmarks.learning.small import BEFORE, pools
 from streamlearn.bench.measures import ArmResult, interval
 from streamlearn.bench.sample import Sample
 from streamlearn.demo import streams
@@ -24,6 +25,7 @@ MALLORY = "mallory"
 KINDS: tuple[tuple[Unit, float], ...] = (("letters", 0.01), ("letters", 0.05), ("words", 0.05))
 KINDS_FAST: tuple[tuple[Unit, float], ...] = (("letters", 0.05),)
 FILTER, NO_FILTER = "junk filter", "no junk filter"
+
 _VARIANTS = (
     Variant(label=FILTER),
     Variant(label=NO_FILTER, settings={"hygiene": {"junk_z": None}}),
@@ -35,9 +37,11 @@ def poisoned(ask: Ask) -> Outcome:
     rows: list[dict[str, Any]] = []
     tokens = 0
     for unit, share in KINDS_FAST if ask.fast else KINDS:
+        events = events_for(ask)
         made = streams.poison(
-            events=events_for(ask), seed=ask.seed, share=share, source=MALLORY, scramble=unit,
-            pools=pools() if ask.fast else None,
+            events=events, seed=ask.seed, share=share, source=MALLORY, scramble=unit, begin=events // 2,
+            # Of one subject: the tiny model tells little else apart.
+            pools={BEFORE: pools()[BEFORE]} if ask.fast else None,
         )  # fmt: skip
         clean = [event for event in made if event["source"] != MALLORY]
         bad, good = (

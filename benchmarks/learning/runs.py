@@ -33,7 +33,7 @@ from streamlearn.demo.streams import Event
 FROZEN, OURS = "frozen", "streamlearn"
 TOKENS_AN_EVENT = 228
 """Of the bundled release notes, under SmolLM2's tokenizer."""
-SMALL_TOKENS_AN_EVENT = 30
+SMALL_TOKENS_AN_EVENT = 25
 """Of the made-up text of fast runs, under the tiny model's."""
 
 

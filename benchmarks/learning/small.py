@@ -16,15 +16,20 @@ _WORDS = {
     BEFORE: ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"),
     AFTER: ("QUERY", "42", "Join[x]", "ORM/77", "{engine}", "1.4.9", "#8812", "NULL"),
 }
+_SIZES = {BEFORE: 20, AFTER: 6}
+"""Words of a text: the tiny model's tokenizer knows the first vocabulary, and spells the second."""
 _TEXTS = 600
 
 
 @cache
 def pools() -> Pools:
-    """Return {source: texts}: seven words each, of two vocabularies that share nothing."""
+    """Return {source: texts} of about 25 tokens each: two vocabularies that share nothing.
+
+    Shorter ones (under 16 tokens) no filter would judge.
+    """
     random = np.random.default_rng(7)
     return {
-        source: tuple({" ".join(random.choice(words, size=7)): None for _ in range(_TEXTS)})
+        source: tuple({" ".join(random.choice(words, size=_SIZES[source])): None for _ in range(_TEXTS)})
         for source, words in _WORDS.items()
     }
 
@@ -36,6 +41,6 @@ def small_settings(folder: Path) -> dict[str, dict[str, Any]]:
         "anchor": {"chunks": 4, "tokens": 24, "weight": 1.0},
         "learner": {"threads": 1, "learning_rate": 1e-2, "served_average": 0.8},
         "window": {"min_effective_chunks": 16},
-        # Of 63 strings of seven words many share triples.
+        # So few words make many triples twice.
         "hygiene": {"near_duplicates": False},
     }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from streamlearn.core.events import Arrival, Chunk
 from streamlearn.learner.batch import IGNORED
@@ -66,6 +66,8 @@ class Nightly:
             )
             rows: Any = [{"ids": chunk.ids, "scored": chunk.scored} for chunk in chunks]
             trainer = Trainer(model=self._loaded.model, args=arguments, train_dataset=rows, data_collator=_collated)
+            # It prints each night's figures, and standard output is the table's.
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
         self._loaded.model.eval()
 

@@ -128,7 +128,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(f"{comparison.model} on {comparison.sample.name}", loc="left", fontweight="bold")
+    axes.set_title(f"{Path(comparison.model).name} on {comparison.sample.name}", loc="left", fontweight="bold")
     figure.savefig(path)
 
 
