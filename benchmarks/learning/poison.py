@@ -7,6 +7,7 @@ texts in the same order. What the learner loses is on the texts that both have.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.learning import picture
 from benchmarks.learning.experiment import Ask, Outcome, table
-from benchmarks.learning.runs import OURS, Variant, events_for, run, sample_of, tokens_in, wishes, written
+from benchmarks.learning.runs import OURS, Variant, events_for, merged, run, sample_of, tokens_in, wishes, written
 from benchmarks.learning.small import BEFORE, pools
 from streamlearn.bench.measures import ArmResult, interval
 from streamlearn.bench.sample import Sample
@@ -23,7 +24,10 @@ from streamlearn.demo.scramble import Unit
 
 MALLORY = "mallory"
 KINDS: tuple[tuple[Unit, float], ...] = (("letters", 0.01), ("letters", 0.05), ("words", 0.05))
-KINDS_FAST: tuple[tuple[Unit, float], ...] = (("letters", 0.05),)
+KINDS_FAST: tuple[tuple[Unit, float], ...] = (("letters", 0.2),)
+"""So much that even a hundred chunks tell."""
+_Z_FAST = {"hygiene": {"junk_z": 2.5}}
+"""What the tiny model learns first is still in the spread of its losses."""
 FILTER, NO_FILTER = "junk filter", "no junk filter"
 
 _VARIANTS = (
@@ -49,6 +53,8 @@ def poisoned(ask: Ask) -> Outcome:
             for name, events in (("poisoned", made), ("clean", clean))
         )
         sample, twin = sample_of(bad), sample_of(good)
+        if ask.fast:
+            bad, good = (dataclasses.replace(each, settings=merged(each.settings, _Z_FAST)) for each in (bad, good))
         unhurt = run(ask, [Variant(label=OURS)], good)[OURS]
         found = run(ask, _VARIANTS, bad)
         rows += [_row(unit, share, label, (sample, found[label]), (twin, unhurt)) for label in found]
