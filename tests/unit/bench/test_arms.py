@@ -11,7 +11,9 @@ import pytest
 from streamlearn.bench import nightly
 from streamlearn.bench.make import ARMS, check, make_arm, opened
 from streamlearn.bench.nightly import Nightly
-from streamlearn.bench.run import Wishes
+from streamlearn.bench.ours import Streamlearn
+from streamlearn.bench.run import Wishes, run_here
+from streamlearn.core.events import Plain
 from tests.unit.bench.conftest import Maker
 from tests.unit.core.making import arrival, chunk
 
@@ -154,3 +156,33 @@ def test_what_our_arm_does_not_admit_is_scored_in_its_place(wishes: Wishes) -> N
     assert arm._stream.totals.filtered > 0  # type: ignore[attr-defined]
     # Even at the wrong weights a score is nearer to its own chunk's than another's would be.
     assert np.corrcoef(scores, frozen)[0, 1] > 0.8
+
+
+def test_our_arm_tells_which_chunks_it_did_not_learn(wishes: Wishes) -> None:
+    """By their numbers in the stream, whatever became of those before."""
+    settings: dict[str, Any] = {**wishes.settings, "hygiene": {"near_zero": 100.0, "junk_z": 4.0}}
+    wished = dataclasses.replace(wishes, settings=settings)
+    world = opened("streamlearn", wished)
+    arm = make_arm("streamlearn", world, wished, lambda *_: None)
+
+    list(arm.scores(world.sample.arrivals))
+
+    assert isinstance(arm, Streamlearn)
+    assert arm.remarks() == {"alarms": [], "passed_over": list(range(10)), "refused": []}
+
+
+def test_what_is_asked_besides_is_probed_at_its_places(wishes: Wishes) -> None:
+    """Of an answer its own tokens alone count, and a change of source is a place to ask at."""
+    asked = {"answer": [{"prompt": "the quick brown", "completion": " fox"}], "text": [{"text": "the quick brown fox"}]}
+    result = run_here("frozen", dataclasses.replace(wishes, asked=asked, at_changes=True), lambda *_: None)
+    world = opened("frozen", wishes)
+    scorer = make_arm("frozen", world, wishes, lambda *_: None)
+    (whole,) = world.chunker.chunk(Plain(text="the quick brown fox"))
+    scored = np.zeros(len(whole.ids), dtype=np.bool_)
+    scored[-1] = True
+
+    assert result.probed["answer"] == result.probed["text"] == tuple(range(1, 11)), "sources take turns"
+    alone = float(scorer.served_nll([dataclasses.replace(whole, scored=scored)])[0])
+    assert result.probes["answer"] == pytest.approx((alone,) * 10, rel=1e-4)
+    text = float(scorer.served_nll([whole])[0] / whole.scored_tokens)
+    assert result.probes["text"] == pytest.approx((text,) * 10, rel=1e-4)

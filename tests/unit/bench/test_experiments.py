@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -9,10 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.learning import runs
 from benchmarks.learning.__main__ import EXPERIMENTS, main
+from benchmarks.learning.experiment import Ask
 from benchmarks.learning.points import Point, front, knee
+from streamlearn.bench.measures import ArmResult
+from streamlearn.bench.run import Told, Wishes, run_here
 
 Document = dict[str, Any]
 
@@ -211,6 +217,36 @@ def test_the_front_holds_what_no_other_beats_and_the_knee_lies_where_gain_gets_d
     assert [each.label for each in front(points)] == ["low", "knee", "dear"]
     assert knee(points).label == "knee"
     assert knee(points[:1]).label == "low"
+
+
+def test_the_frozen_base_is_asked_once(wishes: Wishes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores of a sample come from the cache; another sample, or other questions, are asked anew."""
+    asked: list[str] = []
+
+    def runner(arm: str, wished: Wishes, told: Told) -> ArmResult:
+        asked.append(arm)
+        return run_here(arm, wished, told)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(runs, "run_arm", runner)
+    ask = Ask(
+        experiment="live", fast=False, seeds=(1,), max_tokens=9, model=wishes.model, settings={}, folder=tmp_path,
+        told=lambda *_: None,
+    )  # fmt: skip
+    first, again = (runs.run_one(ask, "frozen", wishes, ask.told) for _ in range(2))
+
+    assert asked == ["frozen"]
+    assert np.array_equal(first.nll, again.nll)
+    assert (first.probes, first.probed, first.seconds) == (
+        {name: tuple(each) for name, each in again.probes.items()},
+        {name: tuple(each) for name, each in again.probed.items()},
+        again.seconds,
+    )
+    runs.run_one(ask, "frozen", dataclasses.replace(wishes, max_tokens=40), ask.told)
+    runs.run_one(ask, "frozen", dataclasses.replace(wishes, asked={"a": [{"text": "fox"}]}), ask.told)
+    runs.run_one(ask, "streamlearn", wishes, ask.told)
+    runs.run_one(ask, "streamlearn", wishes, ask.told)
+    assert asked == ["frozen"] * 3 + ["streamlearn"] * 2
 
 
 # --- the command -----------------------------------------------------------------------------------
