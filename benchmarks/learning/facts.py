@@ -61,7 +61,7 @@ def learnt(ask: Ask) -> Outcome:
                     label=f"facts {name}",
                 )  # fmt: skip
                 axes.axhline(_all(found[FROZEN], name)[0], color=colour, ls=":", lw=1)
-            axes.set_ylim(bottom=0.0)
+            axes.set_ylim(0.0, 1.08 * axes.get_ylim()[1])
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     figures = {

@@ -175,6 +175,7 @@ def test_a_grid_gives_a_point_for_each_combination(documents: Callable[[str], Do
 
     assert set(points) == {"rate 1e-3", "rate 1e-2", "streamlearn-without-anything@4e-3"}
     assert points["streamlearn-without-anything@4e-3"]["rival"]
+    assert len({point["loss"] for point in points.values()} - {0.0}) == 3, "measured on held-out text, of each"
     assert points["rate 1e-2"]["gain"] > points["rate 1e-3"]["gain"] > 0, "the setting reaches the learner"
     assert figures["knee"] in {"rate 1e-3", "rate 1e-2"}
 
