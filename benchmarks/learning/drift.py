@@ -48,7 +48,7 @@ def drift(ask: Ask) -> Outcome:
         ["chunks after the switch", FROZEN, OFF, ON, "reaction gains [95 %]"],
         [
             [
-                span,
+                span if min(each["chunks"]) == int(span) else f"{span} (only {min(each['chunks'])})",
                 *(f"{each[name]:.3f}" for name in (FROZEN, OFF, ON)),
                 f"{each['gain']['mean']:+.4f} [{each['gain']['low']:+.4f}, {each['gain']['high']:+.4f}]",
             ]

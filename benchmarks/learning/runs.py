@@ -24,7 +24,7 @@ from benchmarks.learning.experiment import Ask
 from benchmarks.learning.small import pools, small_settings
 from streamlearn.bench.make import World, opened
 from streamlearn.bench.measures import ArmResult
-from streamlearn.bench.run import Told, Wishes, run_arm, run_here
+from streamlearn.bench.run import PROBED_AT, Told, Wishes, held_out_chunks, run_arm, run_here
 from streamlearn.bench.sample import Sample
 from streamlearn.demo import streams
 from streamlearn.demo.rows import BUNDLED, Part
@@ -139,7 +139,9 @@ def _world(wished: Wishes) -> World:
 def _cached(world: World, wished: Wishes) -> Path:
     base = world.loaded.base
     versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "streamlearn")]
-    known_by = [world.sample.digest, base.weights_digest, base.dtype, wished.at_changes, wished.asked, versions]
+    held_out = [chunk.ids.tolist() for chunk in held_out_chunks(world.chunker)]
+    asked = [held_out, PROBED_AT, wished.at_changes, wished.asked]
+    known_by = [world.sample.digest, base.weights_digest, base.dtype, asked, versions]
     digest = hashlib.sha256(json.dumps(known_by, sort_keys=True, default=dict).encode()).hexdigest()[:16]
     return cache() / f"frozen-{digest}.json"
 
