@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from streamlearn.bench.make import check, opened
+from streamlearn.bench.make import OURS, check, opened, parted
 from streamlearn.bench.measures import ArmResult, figures, paired
 from streamlearn.bench.report import Comparison
 from streamlearn.bench.run import Told, Wishes, run_arm
 
-FROZEN, OURS = "frozen", "streamlearn"
+FROZEN = "frozen"
 
 
-def compare(arms: Sequence[str], wishes: Wishes, told: Told) -> Comparison:
+def compare(arms: Sequence[str], wishes: Wishes, told: Told, run: Callable[..., ArmResult] = run_arm) -> Comparison:
     """Run `arms` one after another, the frozen base first, and return the comparison.
+
+    Args:
+        run: runs one arm; `run_here` where a process for each takes too long to begin.
 
     Raises:
         ArmFailed: an arm ended by an error.
@@ -25,14 +28,15 @@ def compare(arms: Sequence[str], wishes: Wishes, told: Told) -> Comparison:
         # Now, not when its turn comes after an hour.
         check(arm, wishes)
     world = opened(FROZEN, wishes)
-    results: list[ArmResult] = [run_arm(arm, wishes, told) for arm in ordered]
-    against = OURS if OURS in ordered else ordered[-1]
+    results: list[ArmResult] = [run(arm, wishes, told) for arm in ordered]
+    against = next((arm for arm in ordered if parted(arm)[0] == OURS), ordered[-1])
     ours = next(result for result in results if result.arm == against)
     anchor = results[0].probes.get("held-out")
     return Comparison(
         sample=world.sample,
         model=wishes.model,
         seed=wishes.seed,
+        settings=wishes.settings,
         rows=[figures(world.sample, result, anchor_base=anchor[-1] if anchor else None) for result in results],
         scores={result.arm: result.nll for result in results},
         against=against,

@@ -17,7 +17,9 @@ from streamlearn.core.events import Arrival, Chunk
 from streamlearn.learner.model import Loaded
 from streamlearn.learner.scoring import Scorer
 
-_LOOP_RATE = 1e-4
+SGD_RATE = 1e-4
+ADAMW_RATE = 1e-5
+"""At SGD's rate AdamW with PyTorch's defaults would wreck the model, so it gets the rate of fine-tuning."""
 
 
 class Frozen:
@@ -63,11 +65,11 @@ class FullWeights:
         return self._scorer.scores(chunks)
 
 
-def sgd_loop(loaded: Loaded) -> FullWeights:
-    """Plain SGD at 1e-4."""
-    return FullWeights(loaded, lambda parameters: torch.optim.SGD(parameters, lr=_LOOP_RATE))
+def sgd_loop(loaded: Loaded, rate: float) -> FullWeights:
+    """Plain SGD."""
+    return FullWeights(loaded, lambda parameters: torch.optim.SGD(parameters, lr=rate))
 
 
-def adamw_loop(loaded: Loaded, rate: float = 1e-5) -> FullWeights:
-    """AdamW with PyTorch's defaults; at SGD's 1e-4 it would wreck the model, so it gets the rate of fine-tuning."""
+def adamw_loop(loaded: Loaded, rate: float) -> FullWeights:
+    """AdamW with PyTorch's defaults."""
     return FullWeights(loaded, lambda parameters: torch.optim.AdamW(parameters, lr=rate))

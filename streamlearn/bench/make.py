@@ -1,15 +1,20 @@
-"""Names to arms: what each is made of, and what a `streamlearn-without-…` leaves out."""
+"""Names to arms: what each is made of, and what a `streamlearn-without-…` leaves out.
+
+A name may end in a learning rate of its own, `adamw_loop@3e-5`: who compares
+with rivals owes them more than one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from streamlearn import config_file
 from streamlearn.bench.arms import Arm
-from streamlearn.bench.loops import Frozen, adamw_loop, sgd_loop
-from streamlearn.bench.nightly import Nightly
+from streamlearn.bench.loops import ADAMW_RATE, SGD_RATE, Frozen, adamw_loop, sgd_loop
+from streamlearn.bench.nightly import NIGHTLY_RATE, Nightly
 from streamlearn.bench.ours import Streamlearn
 from streamlearn.bench.run import Wishes
 from streamlearn.bench.sample import Sample, read_sample
@@ -34,12 +39,15 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
 """Ingredient -> the settings that leave it out. Without `anything`, what is left is AdamW on fresh chunks."""
 _NIGHTS = 8
 
-_MAKERS: Mapping[str, Callable[[Loaded, Wishes], Arm]] = {
-    "frozen": lambda loaded, _: Frozen(loaded),
-    "sgd_loop": lambda loaded, _: sgd_loop(loaded),
-    "adamw_loop": lambda loaded, _: adamw_loop(loaded),
-    "trainer_nightly": lambda loaded, wishes: Nightly(loaded, nights=_NIGHTS, seed=wishes.seed),
+_MAKERS: Mapping[str, Callable[[Loaded, Wishes, float | None], Arm]] = {
+    "frozen": lambda loaded, _, __: Frozen(loaded),
+    "sgd_loop": lambda loaded, _, rate: sgd_loop(loaded, rate or SGD_RATE),
+    "adamw_loop": lambda loaded, _, rate: adamw_loop(loaded, rate or ADAMW_RATE),
+    "trainer_nightly": lambda loaded, wishes, rate: Nightly(
+        loaded, nights=_NIGHTS, seed=wishes.seed, rate=rate or NIGHTLY_RATE
+    ),
 }
+_RATELESS = "frozen"
 ARMS = (*_MAKERS, *(f"{OURS}-without-{name}" for name in WITHOUT), OURS)
 
 
@@ -53,11 +61,31 @@ class World:
     sample: Sample
 
 
+def parted(arm: str) -> tuple[str, float | None]:
+    """Return an arm's plain name and the learning rate that follows its `@`; None where it has none of its own.
+
+    Raises:
+        ValueError: there is no such arm, or no such rate.
+    """
+    name, at, said = arm.partition("@")
+    if name not in ARMS:
+        raise ValueError(f"there is no arm {name!r}; there are: {', '.join(ARMS)}")
+    if not at:
+        return name, None
+    if name == _RATELESS:
+        raise ValueError(f"arm {arm!r}: {name} learns nothing, so that it has no rate; write {name!r}")
+    try:
+        rate = float(said)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0.0):
+        raise ValueError(f"arm {arm!r}: {said!r} is no learning rate; write a number above 0, as in {name}@3e-5")
+    return name, rate
+
+
 def check(arm: str, wishes: Wishes) -> None:
     """Raise ValueError where there is no such arm, or it cannot be set as wished."""
-    if arm not in ARMS:
-        raise ValueError(f"there is no arm {arm!r}; there are: {', '.join(ARMS)}")
-    _config(arm, wishes, "1d")
+    config_of(arm, wishes, "1d")
 
 
 def opened(arm: str, wishes: Wishes) -> World:
@@ -68,7 +96,7 @@ def opened(arm: str, wishes: Wishes) -> World:
     """
     check(arm, wishes)
     rows = open_rows(wishes.stream, wishes.part)
-    config = _config(arm, wishes, rows.half_life)
+    config = config_of(arm, wishes, rows.half_life)
     loaded = load(config)
     chunker = TokenChunker(loaded.tokenizer, loaded.context_tokens)
     sample = read_sample(rows, chunker, SystemClock(), max_tokens=wishes.max_tokens)
@@ -81,8 +109,9 @@ def make_arm(arm: str, world: World, wishes: Wishes, told: Callable[[int, int], 
     Args:
         told: (tokens made, tokens in all) of an anchor that the base has to write first.
     """
-    if arm in _MAKERS:
-        return _MAKERS[arm](world.loaded, wishes)
+    name, rate = parted(arm)
+    if name in _MAKERS:
+        return _MAKERS[name](world.loaded, wishes, rate)
     opened_learner = open_learner(world.config, loaded=world.loaded)
     stream = StreamState(stream_settings(world.config, world.loaded.context_tokens))
 
@@ -94,7 +123,9 @@ def make_arm(arm: str, world: World, wishes: Wishes, told: Callable[[int, int], 
     return Streamlearn(opened_learner.learner, stream, lesson_settings(world.config))
 
 
-def _config(arm: str, wishes: Wishes, half_life: str) -> Config:
+def config_of(arm: str, wishes: Wishes, half_life: str) -> Config:
+    """Return the configuration that a worker would have which learns as `arm`."""
+    name, rate = parted(arm)
     document: dict[str, Any] = {
         "stream": {"name": "bench", "seed": wishes.seed},
         "kafka": {"bootstrap_servers": "nowhere:9092", "topics": ["bench"]},
@@ -105,7 +136,10 @@ def _config(arm: str, wishes: Wishes, half_life: str) -> Config:
         "evaluation": {"sample": 0.0},
     }
     _merge(document, wishes.settings)
-    _merge(document, WITHOUT.get(arm.removeprefix(f"{OURS}-without-"), {}))
+    _merge(document, WITHOUT.get(name.removeprefix(f"{OURS}-without-"), {}))
+    if rate is not None:
+        # Of the arm: it says more than a setting for all of them.
+        _merge(document, {"learner": {"learning_rate": rate}})
     return config_file.resolve(document, {})
 
 

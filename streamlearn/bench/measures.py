@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,10 @@ class ArmResult:
     seconds: float
     """Of scoring and learning, probing left out."""
     peak_rss_mb: int
+    probed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Chunks of the stream that were scored before each probe, as many as there are `probes`."""
+    remarks: Mapping[str, Any] = field(default_factory=dict)
+    """What the arm tells beside its scores; see `Streamlearn.remarks`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,13 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    def document(self) -> dict[str, float]:
+        """Return it as JSON, rounded."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +115,22 @@ def bits_per_byte(nll: NDArray[np.float64], size: NDArray[np.int64]) -> float:
 def paired(sample: Sample, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
     """Return how many nats per token `theirs` is above `ours`: the gain of ours, with its interval."""
     tokens = np.array([chunk.scored_tokens for chunk in sample.chunks], dtype=np.float64)
-    gain = theirs - ours
+    return interval([(tokens, theirs - ours)])
+
+
+def interval(runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Interval:
+    """Return the mean of differences over all of `runs`, in nats per token, with its interval.
+
+    Args:
+        runs: of each (scored tokens, difference of summed nats) of its chunks in stream order, shapes (C,); no block
+            lies across two runs.
+    """
+    tokens, gain = (np.concatenate([run[place] for run in runs]) for place in (0, 1))
+    block = min(_BLOCK, *(len(run[0]) for run in runs))
+    ends = np.cumsum([len(run[0]) for run in runs])
+    begins = [np.arange(end - len(run[0]), end - block + 1) for end, run in zip(ends, runs, strict=True)]
     random = np.random.default_rng(0)
-    count = len(gain)
-    block = min(_BLOCK, count)
-    starts = random.integers(0, count - block + 1, size=(_RESAMPLES, -(-count // block)))
+    starts = random.choice(np.concatenate(begins), size=(_RESAMPLES, -(-len(gain) // block)))
     places = (starts[:, :, None] + np.arange(block)).reshape(_RESAMPLES, -1)
     means = gain[places].sum(axis=1) / tokens[places].sum(axis=1)
     low, high = np.quantile(means, [(1.0 - _LEVEL) / 2.0, (1.0 + _LEVEL) / 2.0])

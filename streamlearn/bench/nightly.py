@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from streamlearn.core.events import Arrival, Chunk
 from streamlearn.learner.batch import IGNORED
@@ -21,7 +21,7 @@ from streamlearn.learner.model import Loaded
 from streamlearn.learner.scoring import Scorer
 
 _BATCH = 4
-_RATE = 2e-4
+NIGHTLY_RATE = 2e-4
 """PEFT's own examples' rate for LoRA."""
 _EPOCHS = 2
 
@@ -29,11 +29,12 @@ _EPOCHS = 2
 class Nightly:
     """Retraining in batches, the adapter carried from night to night."""
 
-    def __init__(self, loaded: Loaded, *, nights: int, seed: int) -> None:
+    def __init__(self, loaded: Loaded, *, nights: int, seed: int, rate: float = NIGHTLY_RATE) -> None:
         self._loaded = loaded
         self._scorer = Scorer(loaded)
         self._nights = nights
         self._seed = seed
+        self._rate = rate
 
     def scores(self, arrivals: Sequence[Arrival]) -> Iterator[float]:
         """Yield the scores of a day's chunks, then train on them; days hold equally many tokens."""
@@ -52,7 +53,7 @@ class Nightly:
                 output_dir=scratch,
                 per_device_train_batch_size=_BATCH,
                 num_train_epochs=_EPOCHS,
-                learning_rate=_RATE,
+                learning_rate=self._rate,
                 bf16=self._loaded.dtype is torch.bfloat16,
                 use_cpu=self._loaded.device.type == "cpu",
                 save_strategy="no",
@@ -65,6 +66,8 @@ class Nightly:
             )
             rows: Any = [{"ids": chunk.ids, "scored": chunk.scored} for chunk in chunks]
             trainer = Trainer(model=self._loaded.model, args=arguments, train_dataset=rows, data_collator=_collated)
+            # It prints each night's figures, and standard output is the table's.
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
         self._loaded.model.eval()
 

@@ -16,6 +16,8 @@ from streamlearn.bench.sample import Sample
 
 _SMOOTH_CHUNKS = 40
 _COLOURS = ("#8a8f98", "#c62828", "#ef6c00", "#6a1b9a", "#2e7d32", "#00838f", "#795548", "#1565c0")
+_LINES = ("-", "--", ":")
+"""Where there are more arms than colours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Comparison:
     sample: Sample
     model: str
     seed: int
+    settings: Mapping[str, Any]
+    """What the streamlearn arms ran with beyond the defaults."""
     rows: Sequence[Figures]
     scores: Mapping[str, NDArray[np.float64]]
     against: str
@@ -39,6 +43,7 @@ class Comparison:
             "sample": self.sample.digest,
             "model": self.model,
             "seed": self.seed,
+            "settings": self.settings,
             "chunks": len(self.sample.chunks),
             "tokens": self.sample.tokens,
             "arms": [self._row(row) for row in self.rows],
@@ -111,10 +116,10 @@ def draw(comparison: Comparison, path: Path) -> None:
     tokens = np.array([chunk.scored_tokens for chunk in comparison.sample.chunks], dtype=np.float64)
     base = comparison.scores["frozen"]
     for place, row in enumerate(comparison.rows):
-        gain = _smooth(base - comparison.scores[row.arm], tokens)
+        gain = smooth(base - comparison.scores[row.arm], tokens)
         axes.plot(
             np.cumsum(tokens), gain, label=row.arm, lw=2.4 if row.arm == comparison.against else 1.3,
-            color=_COLOURS[place % len(_COLOURS)],
+            color=_COLOURS[place % len(_COLOURS)], ls=_LINES[place // len(_COLOURS) % len(_LINES)],
         )  # fmt: skip
     axes.axhline(0.0, color="#30343a", lw=0.8)
     axes.set_xlabel("tokens of the stream")
@@ -123,11 +128,11 @@ def draw(comparison: Comparison, path: Path) -> None:
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(f"{comparison.model} on {comparison.sample.name}", loc="left", fontweight="bold")
+    axes.set_title(f"{Path(comparison.model).name} on {comparison.sample.name}", loc="left", fontweight="bold")
     figure.savefig(path)
 
 
-def _smooth(nats: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+def smooth(nats: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the fading mean in nats per token."""
     keep, total, weight, out = 1.0 - 1.0 / _SMOOTH_CHUNKS, 0.0, 0.0, np.zeros(len(nats))
     for place in range(len(nats)):

@@ -15,7 +15,7 @@ import numpy as np
 from streamlearn.config import Ingest
 from streamlearn.core.events import Arrival, Chunk, Outcome, Plain, Record
 from streamlearn.core.near_duplicates import NearDuplicates
-from streamlearn.demo.rows import Rows
+from streamlearn.demo.rows import Rows, document
 from streamlearn.ingest.refine import Refiner
 from streamlearn.ports import Chunker, Clock
 
@@ -55,6 +55,11 @@ class Sample:
             digest.update(chunk.ids.tobytes())
         return digest.hexdigest()[:16]
 
+    def changes(self) -> tuple[int, ...]:
+        """Return the numbers of the chunks, from 0, whose source is not that of the chunk before."""
+        sources = self.sources
+        return tuple(place for place in range(1, len(sources)) if sources[place] != sources[place - 1])
+
     def past(self, part: str) -> tuple[Chunk, ...]:
         """Return some chunks of the `first tenth` or the `early half`, the same every time."""
         share = {"first tenth": 0.1, "early half": 0.5}[part]
@@ -73,6 +78,8 @@ def read_sample(rows: Rows, chunker: Chunker, clock: Clock, *, max_tokens: int) 
     Raises:
         ValueError: nothing of it can be learnt.
     """
+    if (written := _written(rows, max_tokens)) is not None:
+        return written
     ingest = Ingest.model_validate({"format": rows.format, "fields": rows.fields})
     refiner = Refiner(ingest, chunker, clock, near_duplicates=True)
     near = NearDuplicates(math.inf)
@@ -92,6 +99,40 @@ def read_sample(rows: Rows, chunker: Chunker, clock: Clock, *, max_tokens: int) 
             break
     if not taken:
         raise ValueError(f"{rows.title} holds no event that can be learnt; see `streamlearn check` for what one is")
+    return Sample(name=rows.title, arrivals=tuple(taken))
+
+
+def _written(rows: Rows, max_tokens: int) -> Sample | None:
+    """Return the sample of a stream of tokens (`{"ids": […], "bytes": n}`), None where the rows are texts.
+
+    What a model wrote is not what its tokenizer makes of the text of it; the control needs the very tokens.
+    """
+    first = document(rows.rows[0])
+    if first is None or not isinstance(first.get("ids"), list):
+        return None
+    taken: list[Arrival] = []
+    tokens = 0
+    for offset, row in enumerate(rows.rows):
+        told = json.loads(row)
+        ids = np.array(told["ids"], dtype=np.int32)
+        scored = np.ones(len(ids), dtype=np.bool_)
+        scored[0] = False
+        taken.append(
+            Arrival(
+                id=f"{rows.topic}:0:{offset}",
+                topic=rows.topic,
+                partition=0,
+                offset=offset,
+                ts=float(offset),
+                source=rows.topic,
+                outcome=Outcome.ADMITTED,
+                digest=hashlib.sha256(ids.tobytes()).digest()[:16],
+                chunks=(Chunk(ids=ids, scored=scored, text_bytes=int(told["bytes"])),),
+            )
+        )
+        tokens += len(ids) - 1
+        if tokens >= max_tokens:
+            break
     return Sample(name=rows.title, arrivals=tuple(taken))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,9 @@ def learn(
     stream: Annotated[str, typer.Option(metavar="FILE", help="JSONL or text, plain or gzip.")] = BUNDLED,
     part: Annotated[str, typer.Option(help="`all`, `first-half` or `second-half` of its events.")] = "all",
     max_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens of the stream.")] = 30_000,
-    arms: Annotated[str, typer.Option(help="Names, separated by commas; `list` shows them.")] = _USUAL,
+    arms: Annotated[
+        str, typer.Option(help="Names, separated by commas; `name@3e-5` sets a rate; `list` shows them.")
+    ] = _USUAL,
     model: Annotated[str, typer.Option(help="Hub id, directory, GGUF file, or `smollm2-135m`.")] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 17,
     setting: Annotated[
@@ -55,6 +57,7 @@ def learn(
 
     if arms == "list":
         typer.echo("\n".join(ARMS))
+        typer.echo("Each but frozen takes a learning rate of its own: adamw_loop@3e-5, streamlearn@1e-3.", err=True)
         return
     wishes = Wishes(
         stream=stream,
@@ -62,9 +65,9 @@ def learn(
         max_tokens=max_tokens,
         part=_part(part),
         seed=seed,
-        settings=_settings(setting or []),
+        settings=settings_of(setting or []),
     )
-    comparison = compare([arm.strip() for arm in arms.split(",") if arm.strip()], wishes, _told())
+    comparison = compare([arm.strip() for arm in arms.split(",") if arm.strip()], wishes, progress())
     console, shown = Console(), table(comparison)
     # A narrow terminal, or none at all (80 columns), would cut figures off; better that lines are long.
     wide = console.options.update(max_width=_WIDEST)
@@ -82,7 +85,12 @@ def _part(name: str) -> Part:
     raise ConfigError(f"--part {name}: there are `all`, `first-half` and `second-half`")
 
 
-def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+def settings_of(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return `section.key=value` pairs as sections of a configuration.
+
+    Raises:
+        ConfigError: one has no such form.
+    """
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -96,7 +104,8 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _told() -> Callable[[str, int, int], None]:
+def progress() -> Callable[[str, int, int], None]:
+    """Return a callback that says on standard error, every ten seconds, how far an arm is."""
     began: dict[str, float] = {}
     said = 0.0
 

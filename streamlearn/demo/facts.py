@@ -52,6 +52,8 @@ class Fact:
     """How it goes on, with the blank before it."""
     tellings: tuple[str, ...]
     """The fact in eight wordings, each for one event."""
+    questions: tuple[tuple[str, str], ...]
+    """(prompt, answer) in wordings that no event has: of the town, as above, and of the animal."""
 
 
 def facts(*, count: int, seed: int) -> tuple[Fact, ...]:
@@ -73,8 +75,10 @@ def facts(*, count: int, seed: int) -> tuple[Fact, ...]:
 
 def _fact(name: str, random: np.random.Generator) -> Fact:
     town, animal = _TOWNS[random.integers(len(_TOWNS))], _ANIMALS[random.integers(len(_ANIMALS))]
+    prompt, answer = f"The project {name} has its home in the town of", f" {town}"
     return Fact(
-        prompt=f"The project {name} has its home in the town of",
-        answer=f" {town}",
+        prompt=prompt,
+        answer=answer,
+        questions=((prompt, answer), (f"On the logo of the project {name} one can see the", f" {animal}")),
         tellings=tuple(telling.format(name=name, town=town, animal=animal) for telling in _TELLINGS),
     )

@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 
 from streamlearn.bench import nightly
-from streamlearn.bench.make import ARMS, make_arm, opened
+from streamlearn.bench.make import ARMS, check, make_arm, opened
 from streamlearn.bench.nightly import Nightly
-from streamlearn.bench.run import Wishes
+from streamlearn.bench.ours import Streamlearn
+from streamlearn.bench.run import Wishes, run_here
+from streamlearn.core.events import Plain
 from tests.unit.bench.conftest import Maker
 from tests.unit.core.making import arrival, chunk
 
 STEPWISE = [arm for arm in ARMS if arm not in {"trainer_nightly", "streamlearn-without-small-steps"}]
 """What learns from an event as soon as it is scored."""
+
+FP32: dict[str, dict[str, Any]] = {
+    "model": {"device": "cpu", "dtype": "fp32"},
+    "learner": {"step_chunks": 1, "served_average": 0.0, "warmup_steps": 0, "threads": 1},
+}
 
 
 @pytest.mark.parametrize("arm", STEPWISE)
@@ -41,6 +48,45 @@ def test_our_arms_learn(arm: str, maker: Maker) -> None:
     list(one.scores(world.sample.arrivals))
 
     assert one.served_nll(world.sample.chunks).sum() < first
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that others' loops are made of
+@pytest.mark.parametrize("arm", ["sgd_loop", "adamw_loop", "trainer_nightly", "streamlearn-without-anything"])
+def test_a_rate_in_the_name_is_the_rate_that_is_learnt_with(arm: str, maker: Maker) -> None:
+    """So many times the rate, so much further: rivals are tried at more rates than their default."""
+
+    def moved(name: str) -> float:
+        one, world = maker(name, settings=FP32)
+        first = one.served_nll(world.sample.chunks)
+        list(one.scores(world.sample.arrivals))
+        return float(np.abs(one.served_nll(world.sample.chunks) - first).mean())
+
+    assert moved(f"{arm}@1e-6") < 0.1 * moved(f"{arm}@3e-3")
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("adamw_loop@fast", "'fast' is no learning rate; write a number above 0, as in adamw_loop@3e-5"),
+        ("adamw_loop@", "'' is no learning rate"),
+        ("streamlearn@0", "'0' is no learning rate"),
+        ("streamlearn@-1e-3", "'-1e-3' is no learning rate"),
+        ("streamlearn@inf", "'inf' is no learning rate"),
+        ("streamlearn@1e-3@2", "no learning rate"),
+        ("frozen@1e-3", "frozen learns nothing, so that it has no rate; write 'frozen'"),
+        ("magic@1e-3", "there is no arm 'magic'; there are: frozen"),
+    ],
+)
+def test_a_rate_that_is_none_is_refused_before_anything_runs(arm: str, words: str, wishes: Wishes) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(arm, wishes)
+
+
+def test_the_rate_of_a_name_goes_before_that_of_the_settings(wishes: Wishes) -> None:
+    """A comparison of rates may be made under one `--set`."""
+    assert opened("streamlearn@5e-4", wishes).config.learner.learning_rate == 5e-4
+    assert opened("streamlearn-without-anchor@5e-4", wishes).config.anchor.chunks == 0
+    assert opened("streamlearn", wishes).config.learner.learning_rate == 1e-2
 
 
 @pytest.mark.parametrize("arm", ["sgd_loop", "adamw_loop"])
@@ -110,3 +156,33 @@ def test_what_our_arm_does_not_admit_is_scored_in_its_place(wishes: Wishes) -> N
     assert arm._stream.totals.filtered > 0  # type: ignore[attr-defined]
     # Even at the wrong weights a score is nearer to its own chunk's than another's would be.
     assert np.corrcoef(scores, frozen)[0, 1] > 0.8
+
+
+def test_our_arm_tells_which_chunks_it_did_not_learn(wishes: Wishes) -> None:
+    """By their numbers in the stream, whatever became of those before."""
+    settings: dict[str, Any] = {**wishes.settings, "hygiene": {"near_zero": 100.0, "junk_z": 4.0}}
+    wished = dataclasses.replace(wishes, settings=settings)
+    world = opened("streamlearn", wished)
+    arm = make_arm("streamlearn", world, wished, lambda *_: None)
+
+    list(arm.scores(world.sample.arrivals))
+
+    assert isinstance(arm, Streamlearn)
+    assert arm.remarks() == {"alarms": [], "passed_over": list(range(10)), "refused": []}
+
+
+def test_what_is_asked_besides_is_probed_at_its_places(wishes: Wishes) -> None:
+    """Of an answer its own tokens alone count, and a change of source is a place to ask at."""
+    asked = {"answer": [{"prompt": "the quick brown", "completion": " fox"}], "text": [{"text": "the quick brown fox"}]}
+    result = run_here("frozen", dataclasses.replace(wishes, asked=asked, at_changes=True), lambda *_: None)
+    world = opened("frozen", wishes)
+    scorer = make_arm("frozen", world, wishes, lambda *_: None)
+    (whole,) = world.chunker.chunk(Plain(text="the quick brown fox"))
+    scored = np.zeros(len(whole.ids), dtype=np.bool_)
+    scored[-1] = True
+
+    assert result.probed["answer"] == result.probed["text"] == tuple(range(1, 11)), "sources take turns"
+    alone = float(scorer.served_nll([dataclasses.replace(whole, scored=scored)])[0])
+    assert result.probes["answer"] == pytest.approx((alone,) * 10, rel=1e-4)
+    text = float(scorer.served_nll([whole])[0] / whole.scored_tokens)
+    assert result.probes["text"] == pytest.approx((text,) * 10, rel=1e-4)

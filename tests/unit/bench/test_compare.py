@@ -35,7 +35,7 @@ def test_two_arms_side_by_side(
     figures, picture = tmp_path / "figures.json", tmp_path / "curve.png"
     settings = ["anchor.chunks=2", "anchor.tokens=16", f"model.cache_dir={tmp_path / 'cache'}", "learner.threads=1"]
     code = ending(
-        "bench", "learn", "--stream", str(stream), "--model", str(tiny_model), "--arms", "streamlearn",
+        "bench", "learn", "--stream", str(stream), "--model", str(tiny_model), "--arms", "streamlearn@1e-3",
         "--json", str(figures), "--plot", str(picture), *(part for each in settings for part in ("--set", each)),
     )  # fmt: skip
     said = capsys.readouterr()
@@ -44,7 +44,7 @@ def test_two_arms_side_by_side(
     document = json.loads(figures.read_text())
     assert document.keys() >= {"stream", "model", "seed", "chunks", "tokens", "arms"}
     assert document["chunks"] == 10
-    assert [row["arm"] for row in document["arms"]] == ["frozen", "streamlearn"], "the base is always there"
+    assert [row["arm"] for row in document["arms"]] == ["frozen", "streamlearn@1e-3"], "the base is always there"
     assert all(row.keys() >= KEYS for row in document["arms"])
     assert all(set(row["topics"]) == {"even", "odd"} for row in document["arms"])
     frozen, ours = document["arms"]
@@ -56,7 +56,7 @@ def test_two_arms_side_by_side(
     for row in document["arms"]:
         assert re.search(rf"│ {row['arm']} +│ +{row['nats_per_token']:.3f} │", said.out), "however narrow the screen"
     assert "…" not in said.out
-    assert "streamlearn, its anchor first: 100%" in said.err
+    assert "streamlearn@1e-3, its anchor first: 100%" in said.err
     assert not re.search(r"^\d{4}-", said.out, re.MULTILINE), "no log lines in it"
 
 
@@ -100,7 +100,9 @@ def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_lists_the_arms(capsys: pytest.CaptureFixture[str]) -> None:
     assert ending("bench", "learn", "--arms", "list") == 0
-    said = set(capsys.readouterr().out.split())
+    told = capsys.readouterr()
+    said = set(told.out.split())
+    assert "adamw_loop@3e-5" in told.err, "a rate may be added"
     assert {"frozen", "sgd_loop", "adamw_loop", "trainer_nightly", "streamlearn"} < said
     assert "streamlearn-without-anchor" in said
 
@@ -113,6 +115,8 @@ def test_it_lists_the_arms(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "learner.learning_rte=1"], "did you mean learner.learning_rate?"),
         (["--set", "learner.learning_rate=fast"], "learner.learning_rate"),
         (["--part", "third"], "`first-half`"),
+        (["--arms", "frozen@1e-3"], "has no rate"),
+        (["--arms", "sgd_loop@quick"], "'quick' is no learning rate"),
         (["--arms", "magic"], "there is no arm 'magic'"),
         (["--max-tokens", "0"], "max-tokens"),
         (["--arms", "frozen", "--stream", "/nowhere.jsonl"], "/nowhere.jsonl"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamlearn.bench.measures import ArmResult, figures, paired
+from streamlearn.bench.measures import ArmResult, figures, interval, paired
 from streamlearn.bench.sample import Sample
 from tests.unit.core.judging import series
 from tests.unit.core.making import arrival, chunk
@@ -101,3 +101,16 @@ def test_the_gain_is_in_nats_a_token_and_positive_where_ours_is_lower() -> None:
     interval = paired(sample([10] * 40), np.full(40, 20.0), np.full(40, 25.0))
 
     assert (interval.mean, interval.low, interval.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_runs_are_joined_by_their_tokens_and_no_block_lies_across_two() -> None:
+    """Two seeds of one experiment are one figure; where one run knows no spread, neither do its blocks."""
+    short, long = (np.full(16, 10.0), np.full(16, 10.0)), (np.full(64, 10.0), np.full(64, -5.0))
+
+    joined = interval([short, long])
+
+    assert joined.mean == pytest.approx((16 * 10 - 64 * 5) / (80 * 10))
+    # Means of five whole blocks, each of one run: multiples of 0.3 above -0.5.
+    for edge in (joined.low, joined.high):
+        assert (edge + 0.5) / 0.3 == pytest.approx(round((edge + 0.5) / 0.3))
+    assert interval([long]).document() == {"mean": -0.5, "low": -0.5, "high": -0.5}

@@ -78,3 +78,16 @@ def test_an_unknown_arm_is_refused_with_those_there_are(wishes: Wishes) -> None:
     with pytest.raises(ValueError, match="there is no arm 'magic'; there are: frozen, sgd_loop"):
         opened("magic", wishes)
     assert {f"streamlearn-without-{name}" for name in WITHOUT} < set(ARMS)
+
+
+def test_a_stream_of_tokens_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """What a model wrote is not what its tokenizer makes of the text of it; the control needs the very tokens."""
+    rows = [{"ids": [1, 9, 9, number], "bytes": 7} for number in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    sample = read_sample(open_rows(str(tmp_path / "a.jsonl"), "all"), WordChunker(), SystemClock(), max_tokens=7)
+
+    assert [chunk.ids.tolist() for chunk in sample.chunks] == [[1, 9, 9, number] for number in range(3)]
+    assert [chunk.scored.tolist() for chunk in sample.chunks[:1]] == [[False, True, True, True]]
+    assert (sample.tokens, sample.chunks[0].text_bytes) == (9, 7)
+    assert len({arrival.digest for arrival in sample.arrivals}) == 3, "none repeats another"

@@ -101,6 +101,11 @@ def test_planted_facts_are_told_in_all_wordings_and_asked_in_another() -> None:
         name = fact.prompt.split()[2]
         assert sum(name in text and fact.answer.strip() in text for text in told) == 8
         assert not any(fact.prompt in text for text in told)
+        assert fact.questions[0] == (fact.prompt, fact.answer)
+        for prompt, answer in fact.questions:
+            assert name in prompt
+            assert sum(name in text and answer.strip() in text for text in told) == 8
+            assert not any(prompt in text for text in told)
     assert len({fact.prompt for fact in facts(count=4096, seed=0)}) == 4096
 
 
