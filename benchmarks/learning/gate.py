@@ -21,8 +21,8 @@ from benchmarks.learning.experiment import Ask, Outcome, table
 from benchmarks.learning.poison import poisoned
 from benchmarks.learning.runs import Variant, dated_stream, run, sample_of, tokens_in, wishes
 from streamlearn.bench.measures import interval
-from streamlearn.core.comparison import Decision, Verdict
 from streamlearn.core.gate import Gate
+from streamlearn.core.judgement import Decision, Verdict
 from tests.unit.core.judging import GATE, series
 
 ALLOWED = 0.05
@@ -150,7 +150,7 @@ def _promoted(differences: NDArray[np.float64]) -> Verdict | None:
 
 def _verdict(differences: NDArray[np.float64], tokens: NDArray[Any]) -> Verdict | None:
     judge = Gate(GATE)
-    judge.consider("candidate", champion="champion", anchor_rise=0.0)
+    judge.consider("candidate", champion="champion", held_out_rise=0.0)
     for difference, count in zip(differences.tolist(), tokens.tolist(), strict=True):
         if (verdict := judge.observe(difference * count, 0.0, int(count))) is not None:
             return verdict

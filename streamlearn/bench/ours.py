@@ -54,7 +54,7 @@ class Streamlearn:
             nll = lesson.result.nll
             numbers = [self._waiting.popleft() for _ in batch.fresh]
             self._remarks["passed_over"].extend(numbers[place] for place in lesson.result.passed_over)
-            self._remarks["alarms"].extend(alarm.document() for alarm in lesson.alarms)
+            self._remarks["alarms"].extend(alarm.model_dump(mode="json") for alarm in lesson.alarms)
             awaited = [place for place, score in enumerate(found) if score is None]
             for place, score in zip(awaited, nll[: len(batch.fresh)], strict=False):
                 found[place] = score
