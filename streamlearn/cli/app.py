@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from streamlearn.cli import bench, check, demo, ledger, produce, pull, run, versions
+from streamlearn.cli import bench, check, demo, ledger, log, produce, pull, run, versions
 from streamlearn.cli.options import quiet_logs
 from streamlearn.ports import Fenced, StreamlearnError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
         "Keep a LoRA adapter of a language model as fresh as a Kafka topic.\n\n"
         "Start with `streamlearn demo`. With a Kafka and a store of your own, write a `streamlearn.toml`, let "
         "`streamlearn check` prove it, then `streamlearn run`; `streamlearn produce` feeds a file into the topic. What "
-        "was learnt: `versions`, `show`, `ledger`, `pull`."
+        "was learnt: `versions`, `show`, `log`, `ledger`, `pull`."
     ),
     epilog=(
         "Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 3 another writer owns the lineage, 130 interrupted."
@@ -45,6 +45,7 @@ app.command("check", rich_help_panel=_LEARN)(check.check)
 app.command("run", rich_help_panel=_LEARN)(run.run)
 app.command("versions", rich_help_panel=_READ)(versions.versions)
 app.command("show", rich_help_panel=_READ)(versions.show)
+app.command("log", rich_help_panel=_READ)(log.log)
 app.command("ledger", rich_help_panel=_READ)(ledger.ledger)
 app.command("pull", rich_help_panel=_READ)(pull.pull)
 app.command("produce", rich_help_panel=_FEED)(produce.produce)

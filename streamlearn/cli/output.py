@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +17,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PIPE_WIDTH = 240
 """Columns of a table that no terminal bounds."""
 _KILO = 1000
+_TIME_WIDTH = len("2026-11-24T00:00:00Z")
+_LEAST_WIDTH = 30
+"""Columns of words beside a time, however narrow the terminal."""
 
 
 def print_json(value: Any) -> None:
@@ -42,6 +48,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
     console.print(table)
+
+
+def print_dated(lines: Iterable[tuple[str, str]]) -> None:
+    """Print (time, words) line by line; folded beside the time in a terminal, whole in a pipe, for grep."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for time, said in lines:
+        plain = [_CONTROL.sub(_escaped, part) for part in (time, said)]
+        indent = " " * (_TIME_WIDTH + 2)
+        first = f"{plain[0]:{_TIME_WIDTH}}  "
+        room = max(width, len(indent) + _LEAST_WIDTH)
+        typer.echo(
+            textwrap.fill(plain[1], room, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+        )
 
 
 def _escaped(match: re.Match[str]) -> str:

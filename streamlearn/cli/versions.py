@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamlearn.cli.options import AsJson, ConfigFile, EndpointUrl, LineageName, StoreUrl, open_reader
 from streamlearn.cli.output import instant, nats, print_json, print_table, size
-from streamlearn.core.manifest import Manifest, Score
+from streamlearn.cli.wording import alarm_words, comparison_words, distrust_words, the_base, verdict_words
+from streamlearn.core.judgement import Decision, Judgement
+from streamlearn.core.manifest import Alias, Manifest, Score
 
 if TYPE_CHECKING:
     from streamlearn.registry.reader import Version
 
+_RULED = {
+    Decision.PROMOTE: "promoted",
+    Decision.HOLD: "held",
+    Decision.REFUSE: "refused",
+    Decision.ROLL_BACK: "rolled back",
+    Decision.KEEP: "kept",
+}
 _OUTCOMES = ("admitted", "duplicate", "filtered", "dead_letter")
 
 
@@ -25,7 +35,8 @@ def versions(
 ) -> None:
     """List the versions of a lineage, oldest first.
 
-    `live` and `base` are mean losses in nats per token over the same chunks, each scored before it was learnt.
+    `live` and `base` are mean losses in nats per token over the same chunks, each scored before it was learnt. `gate`
+    is what was ruled last about a version; `streamlearn log` says why.
     """
     reader = open_reader(config, store, lineage, endpoint_url)
     found = reader.versions()
@@ -35,9 +46,10 @@ def versions(
     if not found:
         typer.echo("no version is published yet; publish.every says when the next one is due", err=True)
         return
+    standings = _standings([version.manifest for version in found], reader.aliases())
     print_table(
-        ["version", "created at", "parent", "aliases", "events", "tokens", "live", "base", "gain"],
-        [_row(version) for version in found],
+        ["version", "created at", "parent", "aliases", "gate", "events", "tokens", "live", "base", "gain"],
+        [_row(version, standings.get(version.manifest.version, "")) for version in found],
         right=["events", "tokens", "live", "base", "gain"],
     )
 
@@ -88,7 +100,22 @@ def _score(score: Score | None) -> dict[str, float] | None:
     return {"nats_per_token": score.nats_per_token, "bits_per_byte": score.bits_per_byte}
 
 
-def _row(version: Version) -> list[str]:
+def _standings(manifests: Sequence[Manifest], aliases: Sequence[Alias]) -> dict[str, str]:
+    """Return what was ruled last about each version that was judged, or that it is being compared."""
+    # Here, not above: the list of verbs is shown without.
+    from streamlearn.registry.history import timeline
+
+    # Not the manifests alone: the newest rulings are known by the alias only.
+    entries = timeline(manifests, aliases)
+    rulings = [entry for entry in entries if entry.kind == "ruling"]
+    said = {ruling.evidence.subject: _RULED[ruling.decision] for ruling in rulings}
+    told = all(ruling.told_by is not None for ruling in rulings)
+    if manifests and told and (candidate := manifests[-1].judgement.candidate) is not None:
+        said[candidate.subject] = "candidate"
+    return said
+
+
+def _row(version: Version, standing: str) -> list[str]:
     manifest = version.manifest
     live, base = _nats_of(manifest.scores.live), _nats_of(manifest.scores.base)
     return [
@@ -96,6 +123,7 @@ def _row(version: Version) -> list[str]:
         manifest.created_at,
         manifest.parent or "–",
         ", ".join(version.aliases),
+        standing,
         f"{manifest.totals.events:,}",
         f"{manifest.totals.tokens:,}",
         nats(live),
@@ -128,7 +156,20 @@ def _details(manifest: Manifest) -> list[tuple[str, str]]:
             rows.append(
                 (f"score, {name}", f"{score.nats_per_token:.4f} nats/token, {score.bits_per_byte:.4f} bits/byte")
             )
-    return rows
+    return rows + _gate(manifest.judgement)
+
+
+def _gate(judgement: Judgement) -> list[tuple[str, str]]:
+    rows = [("champion then", the_base(judgement.champion))]
+    if judgement.candidate is not None:
+        rows.append(("candidate", comparison_words(judgement.candidate)))
+    if judgement.watched is not None:
+        rows.append(("under watch", comparison_words(judgement.watched)))
+    for ruling in judgement.rulings:
+        rows.append((f"ruling {ruling.number}", f"{verdict_words(ruling.decision, ruling.evidence)}: {ruling.reason}"))
+        if ruling.distrusted:
+            rows.append(("drawn on no more", distrust_words(ruling.distrusted)))
+    return rows + [("drift", alarm_words(alarm)) for alarm in judgement.alarms]
 
 
 def _nats_of(score: Score | None) -> float | None:

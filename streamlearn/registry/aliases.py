@@ -54,17 +54,18 @@ def move_alias(
 def carry_out(store: ObjectStore, keys: Keys, rulings: Sequence[Ruling], *, epoch: int, by: str, at: str) -> None:
     """Move `champion` as `rulings` say, oldest first; what its history knows already is not done twice.
 
-    So whoever finds it moved by hand since then leaves it there.
+    So whoever finds it moved by hand since then leaves it there. A ruling is known by its evidence too: whoever goes
+    on from an older checkpoint, since the newest is damaged, gives its number to another.
 
     Raises:
         Fenced: a writer with a higher epoch has touched it, or did so meanwhile.
     """
 
     def moved(old: Alias) -> Alias | None:
-        known = max((move.ruling or 0 for move in old.history), default=0)
+        known = {(move.ruling, move.evidence, move.to_version) for move in old.history}
         alias = old
         for ruling in rulings:
-            if ruling.moves and ruling.number > known:
+            if ruling.moves and (ruling.number, ruling.evidence, ruling.champion) not in known:
                 alias = _ruled(alias, ruling, epoch=epoch, by=by, at=at)
         return None if alias is old else alias
 

@@ -89,12 +89,13 @@ def read_checkpoint(store: ObjectStore, keys: Keys, name: str) -> Checkpoint:
         Fatal: see `read_state`.
     """
     state = read_state(store, keys, name)
-    files = {file: _whole(store, keys.checkpoint(name, file), expected) for file, expected in state.files.items()}
-    _whole(store, keys.ledger(name), state.ledger)
+    files = {file: read_whole(store, keys.checkpoint(name, file), expected) for file, expected in state.files.items()}
+    read_whole(store, keys.ledger(name), state.ledger)
     return Checkpoint(id=name, state=state, files=files)
 
 
-def _whole(store: ObjectStore, key: str, expected: FileDigest) -> bytes:
+def read_whole(store: ObjectStore, key: str, expected: FileDigest) -> bytes:
+    """Return an object that must be there as it was written; raises Damaged."""
     try:
         return verified(key, store.get(key).body, expected)
     except NotFound:

@@ -29,10 +29,10 @@ from streamlearn.ports import (
 )
 from streamlearn.registry import ledger as ledger_format
 from streamlearn.registry.aliases import CHAMPION, LATEST, carry_out, move_alias, touch_aliases
-from streamlearn.registry.checkpoints import Checkpoint, parent_of, read_checkpoint, write_checkpoint
-from streamlearn.registry.documents import Damaged, digest_of, verified
+from streamlearn.registry.checkpoints import Checkpoint, parent_of, read_checkpoint, read_whole, write_checkpoint
+from streamlearn.registry.documents import Damaged, digest_of
 from streamlearn.registry.hold import HeadHolder
-from streamlearn.registry.keys import Keys
+from streamlearn.registry.keys import MANIFEST, Keys
 from streamlearn.registry.versions import ADAPTER_MODEL, read_manifest, write_version
 
 _log = structlog.get_logger(__name__)
@@ -140,8 +140,9 @@ class StoreLineage:
             began, published = self._clock.monotonic(), 0
             if version is not None:
                 published = self._publish(name, state, files["adapter.safetensors"])
-                self._version, self._unfinished = version, None
+                self._version = version
             self._carry_out(state)
+            self._unfinished = None
             return Committed(
                 checkpoint=name,
                 seq=state.seq,
@@ -175,9 +176,10 @@ class StoreLineage:
 
     def adapter(self, version: int) -> bytes:
         """Return the published adapter of a version; raises NotFound, Damaged."""
-        expected = self.manifest(version).files[ADAPTER_MODEL]
         key = self._keys.version(version, ADAPTER_MODEL)
-        return verified(key, self._store.get(key).body, expected)
+        if (expected := self.manifest(version).files.get(ADAPTER_MODEL)) is None:
+            raise Damaged(f"{self._keys.version(version, MANIFEST)} is damaged: it names no {ADAPTER_MODEL}")
+        return read_whole(self._store, key, expected)
 
     def learner_files(self, version: int) -> Mapping[str, bytes]:
         """Return the learner's state as it was when a version was published; raises NotFound, Damaged."""

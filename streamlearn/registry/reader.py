@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamlearn.core.events import Outcome
-from streamlearn.core.manifest import EventLine, Head, Manifest, ScoreLine, version_name, version_number
+from streamlearn.core.manifest import Alias, EventLine, Head, Manifest, ScoreLine, version_name, version_number
 from streamlearn.ports import NotFound, ObjectStore
 from streamlearn.registry import ledger as ledger_format
-from streamlearn.registry.aliases import alias_names, read_alias
+from streamlearn.registry.aliases import CHAMPION, alias_names, read_alias
 from streamlearn.registry.chain import Link, read_chain
 from streamlearn.registry.documents import Damaged, from_bytes, verified
 from streamlearn.registry.head import read_head, refuse_lost_head
@@ -76,6 +76,14 @@ class LineageReader:
 
         Reads manifests and aliases only. Damaged ones are left out and told.
         """
+        manifests = self.manifests()
+        names: dict[str | None, list[str]] = {}
+        for alias in self.aliases():
+            names.setdefault(alias.version, []).append(alias.name)
+        return [Version(manifest=found, aliases=tuple(names.get(found.version, ()))) for found in manifests]
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Return the manifest of every published version, oldest first; damaged ones are left out and told."""
         self.head()
         suffix = f"/{MANIFEST}"
         folders = [
@@ -84,17 +92,37 @@ class LineageReader:
             if key.endswith(suffix)
         ]
         numbers = sorted(version_number(name) for name in folders if _VERSION.fullmatch(name))
-        names: dict[str | None, list[str]] = {}
-        for name in alias_names(self._store, self._keys):
+        return (found for found in in_order(self._manifest_or_none, numbers) if found is not None)
+
+    def aliases(self) -> list[Alias]:
+        """Return every alias with its history, by name; damaged ones are left out and told.
+
+        `champion` is always among them: until somebody is promoted, it is the base.
+        """
+        names, found = list(alias_names(self._store, self._keys)), []
+        if CHAMPION not in names:
+            found.append(Alias(name=CHAMPION, version=None, epoch=1))
+        for name in names:
             try:
-                names.setdefault(read_alias(self._store, self._keys, name)[0].version, []).append(name)
+                found.append(read_alias(self._store, self._keys, name)[0])
             except (Damaged, NotFound) as damage:
                 self._on_damage(f"alias {name!r} is left out: {damage}")
-        return [
-            Version(manifest=found, aliases=tuple(names.get(found.version, ())))
-            for found in in_order(self._manifest_or_none, numbers)
-            if found is not None
-        ]
+        return sorted(found, key=lambda alias: alias.name)
+
+    def alias(self, name: str) -> Alias:
+        """Return an alias with its history.
+
+        Raises:
+            NotFound: there is none; names those that are there.
+            Damaged: it cannot be read.
+            ValueError: `name` can be none.
+        """
+        self.head()
+        try:
+            return read_alias(self._store, self._keys, checked_part(name, "an alias"))[0]
+        except NotFound:
+            names = ", ".join(alias_names(self._store, self._keys)) or "none yet"
+            raise NotFound(f"lineage {self._keys.lineage!r} has no alias {name!r}; it has: {names}") from None
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of `v000042`, `42`, or the version an alias points to.
@@ -103,8 +131,8 @@ class LineageReader:
             NotFound: there is none.
             ValueError: `name` can be neither.
         """
-        self.head()
         if _VERSION.fullmatch(name):
+            self.head()
             number = version_number(name)
         else:
             number = self._target(checked_part(name, "a version or alias"))
@@ -202,15 +230,11 @@ class LineageReader:
             self._on_damage(f"version {version_name(number)} is left out: {damage}")
             return None
 
-    def _target(self, alias: str) -> int:
-        try:
-            found, _ = read_alias(self._store, self._keys, alias)
-        except NotFound:
-            names = ", ".join(alias_names(self._store, self._keys)) or "none yet"
-            raise NotFound(f"lineage {self._keys.lineage!r} has no alias {alias!r}; it has: {names}") from None
-        if found.version is None:
-            raise NotFound(f"alias {alias!r} points to no version")
-        return version_number(found.version)
+    def _target(self, name: str) -> int:
+        if (alias := self.alias(name)).version is None:
+            why = ": the base is champion" if name == CHAMPION else ""
+            raise NotFound(f"alias {name!r} points to no version{why}")
+        return version_number(alias.version)
 
     def _ledger_object(self, link: Link) -> tuple[str, bytes]:
         key = self._keys.ledger(link.name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from streamlearn.core.events import Outcome
+from streamlearn.core.judgement import Decision, Evidence, Judgement, Ruling
 from streamlearn.core.manifest import BaseModelCard, Draft, EventLine, LoraShape, Score, ScoreLine, Scores, Totals
 from streamlearn.ports import Committed, Fault, Lineage, ObjectStore, no_fault
 from streamlearn.registry.lineage import StoreLineage
@@ -79,10 +81,61 @@ def score(nats: float) -> Score:
     return Score(nats_per_token=nats, bits_per_byte=nats / 4, tokens=100)
 
 
-def draft(events: int, note: str = "") -> Draft:
+def evidence(subject: str, against: str | None = None, *, mean: float = 0.08) -> Evidence:
+    """Return what speaks for `subject`, by `mean` nats per token."""
+    return Evidence(
+        subject=subject,
+        against=against,
+        blocks=24,
+        chunks=390,
+        skipped=0,
+        mean=mean,
+        sd=0.1,
+        bound=mean / 3,
+        alpha=0.05,
+        held_out_rise=0.002,
+    )
+
+
+def promoted(
+    version: str, number: int = 1, *, over: str | None = None, chunk: int | None = None, mean: float = 0.08
+) -> Ruling:
+    """Return the ruling that makes `version` champion in the place of `over`."""
+    return Ruling(
+        decision=Decision.PROMOTE,
+        reason=f"better by {mean} nats/token",
+        evidence=evidence(version, over, mean=mean),
+        number=number,
+        chunk=chunk if chunk is not None else 100 * number,
+        champion=version,
+    )
+
+
+def rolled_back(version: str, number: int = 2, *, to: str | None = None, chunk: int | None = None) -> Ruling:
+    """Return the ruling that makes `to` champion again, and distrusts offsets 3 to 5."""
+    return Ruling(
+        decision=Decision.ROLL_BACK,
+        reason="worse by 0.3 nats/token",
+        evidence=evidence(version, to, mean=-0.3),
+        number=number,
+        chunk=chunk if chunk is not None else 100 * number,
+        champion=to,
+        distrusted={"news": {0: (3, 6)}},
+    )
+
+
+def judged(*rulings: Ruling, **others: Any) -> Judgement:
+    """Return how things stand after `rulings`."""
+    return Judgement(champion=rulings[-1].champion if rulings else None, rulings=rulings, **others)
+
+
+MIDNIGHT = "2026-11-24T00:00:00.000+00:00"
+
+
+def draft(events: int, note: str = "", judgement: Judgement | None = None, *, created_at: str = MIDNIGHT) -> Draft:
     """What the daemon knows after so many events of partition 0; `note` makes it another state."""
     return Draft(
-        created_at="2026-11-24T00:00:00.000+00:00",
+        created_at=created_at,
         progress={"news": {0: events}},
         totals=Totals(events=events, admitted=events, tokens=10 * events, tokens_trained=12 * events, steps=events),
         scores=Scores(live=score(3.25), base=score(3.5)),
@@ -98,6 +151,7 @@ def draft(events: int, note: str = "") -> Draft:
         lora=LoraShape(rank=8, alpha=16.0, target_modules=("q",), parameters=2),
         config_digest=DIGEST,
         libraries={},
+        judgement=judgement or Judgement(),
         stream={"note": note},
     )
 
@@ -121,10 +175,19 @@ def files(events: int) -> dict[str, bytes]:
     return {f"{name}.safetensors": f"{name} after {events}".encode() for name in ("adapter", "optimizer", "window")}
 
 
-def commit(lineage: Lineage, first: int, last: int, *, publish: bool = False, note: str = "") -> Committed:
+def commit(
+    lineage: Lineage,
+    first: int,
+    last: int,
+    *,
+    publish: bool = False,
+    note: str = "",
+    judgement: Judgement | None = None,
+    created_at: str = MIDNIGHT,
+) -> Committed:
     """Commit a checkpoint that has learnt the offsets from `first` up to, not including, `last`."""
     return lineage.commit(
-        draft(last, note),
+        draft(last, note, judgement, created_at=created_at),
         files(last),
         lines(range(first, last)),
         adapter_config=ADAPTER_CONFIG if publish else None,

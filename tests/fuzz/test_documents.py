@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from streamlearn.core.judgement import Alarm
 from streamlearn.core.manifest import (
     Alias,
     AliasMove,
@@ -28,13 +29,21 @@ from streamlearn.core.manifest import (
 )
 from streamlearn.registry.documents import Damaged, from_bytes, to_bytes
 from streamlearn.registry.ledger import pack, unpack
-from tests.contract.making import draft, lines
+from tests.contract.making import draft, evidence, judged, lines, promoted, rolled_back
 from tests.fakes.daemon import DIGEST
 from tests.fuzz.hostile import DEEP, HUGE, NAMES, as_json, mutations, within
 
 _FILE = FileDigest(sha256=DIGEST, size=7)
+_FALLEN = rolled_back("v000003")
+_STANDS = judged(
+    promoted("v000003"),
+    _FALLEN,
+    candidate=evidence("v000004"),
+    watched=evidence("v000003", "v000001"),
+    alarms=(Alarm(signal="base", chunk=90, cut=80, rise=0.5),),
+)
 _STATE = CheckpointState(
-    **dict(draft(3)),
+    **dict(draft(3, judgement=_STANDS)),
     lineage="news",
     epoch=2,
     seq=7,
@@ -61,11 +70,21 @@ DOCUMENTS: list[BaseModel] = [
         }
     ),
     Alias(
-        name="latest",
-        version="v000004",
+        name="champion",
+        version=None,
         epoch=2,
         history=(
-            AliasMove(at="2026-11-24", by="x", from_version=None, to_version="v000004", reason="published", epoch=2),
+            AliasMove(at="2026-11-24", by="x", from_version=None, to_version="v000003", reason="by hand", epoch=2),
+            AliasMove(
+                at="2026-11-24T09:00:00.000+00:00",
+                by="x",
+                from_version="v000003",
+                to_version=None,
+                reason="roll back: worse",
+                epoch=2,
+                ruling=2,
+                evidence=_FALLEN.evidence,
+            ),
         ),
     ),
 ]

@@ -17,6 +17,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from streamlearn import config_file
+from streamlearn.config import Gate
 from streamlearn.core.metrics import CATALOGUE, Kind
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +267,29 @@ def test_a_wrong_name_or_label_would_be_noticed() -> None:
 def test_a_panel_asks_for_what_the_worker_exports(title: str, expression: str) -> None:
     """A panel over a renamed metric says `No data`, which reads like peace."""
     assert mistakes(expression, set()) == [], title
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_metric_is_on_some_panel(name: str) -> None:
+    """What nobody looks at need not be exported."""
+    shown = " ".join(expression for _, expression in dashboard_expressions())
+
+    assert re.search(rf"\b{name}(?:_bucket|_sum|_count)?\b", shown)
+
+
+def test_the_lines_of_the_gate_are_drawn_at_its_defaults() -> None:
+    """Whoever sees a gain above the line and no promotion looks for a fault that is none."""
+    drawn = {
+        panel["title"].split()[0]: panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
+        for panel in panels()
+        if panel["title"].startswith(("Gain of the candidate", "Forgetting"))
+    }
+
+    defaults = Gate()
+    assert drawn == {"Gain": defaults.min_gain, "Forgetting:": defaults.max_held_out_rise}
+    blocks = next(panel["description"] for panel in panels() if panel["title"] == "Blocks compared")
+    assert f"gate.min_blocks ({defaults.min_blocks})" in blocks
+    assert f"gate.max_blocks ({defaults.max_blocks})" in blocks
 
 
 def test_promtool_can_parse_every_panel(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def ending(*arguments: str) -> int | str | None:
     return caught.value.code
 
 
-@pytest.mark.parametrize("verb", ["demo", "check", "run", "versions", "show", "ledger", "pull", "produce", "bench"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "check", "run", "versions", "show", "log", "ledger", "pull", "produce", "bench"]
+)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(verb, "--help") == 0
     assert f"Usage: streamlearn {verb}" in capsys.readouterr().out
