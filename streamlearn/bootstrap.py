@@ -393,8 +393,6 @@ def _judge_settings(config: Config) -> JudgeSettings:
         max_blocks=given.max_blocks,
         plunge=given.plunge,
         plunge_blocks=3,
-        # What was let pass by the gate does not fall for it; a champion moved by hand may.
-        max_held_out_rise=given.max_held_out_rise + 0.02,
         alpha=given.watch_alpha,
     )
     return JudgeSettings(gate=gate if given.enabled else None, watch=watch)

@@ -451,15 +451,15 @@ class Lineage(Protocol):
 
         Raises:
             NotFound: there is no such version.
-            Fatal: it is damaged.
+            Fatal: it, or part of it, is damaged or gone.
         """
 
     def learner_files(self, version: int) -> Mapping[str, bytes]:
         """Return the learner's state as it was when a version was published, as `Learner.restore` takes it.
 
         Raises:
-            NotFound: the version or its checkpoint is gone.
-            Fatal: either is damaged.
+            NotFound: there is no such version.
+            Fatal: it is damaged, or its checkpoint is damaged or gone.
         """
 
 

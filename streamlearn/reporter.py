@@ -222,6 +222,8 @@ class Reporter:
         by_role: Counter[str] = Counter()
         for draw in batch.draws:
             by_role[draw.role.value] += draw.chunk.scored_tokens
+        for place in result.passed_over:
+            by_role[batch.draws[place].role.value] -= batch.draws[place].chunk.scored_tokens
         trained = by_role.total()
         self._tokens_trained += trained
         say = self._telemetry

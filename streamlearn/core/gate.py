@@ -102,7 +102,7 @@ class Gate:
         return None
 
     def withdraw(self) -> None:
-        """Forget the candidate without a verdict, as when the champion was moved by hand."""
+        """Forget the candidate without a verdict, as when the champion has fallen."""
         self._open = None
 
     def evidence(self) -> Evidence | None:

@@ -30,9 +30,9 @@ class Decision(StrEnum):
 class Evidence(Stored):
     """What a decision rests on; differences in nats per token, positive where `subject` is better."""
 
-    subject: str
+    subject: VersionName
     """The version judged."""
-    against: str | None
+    against: VersionName | None
     """The version it was compared with; None is the base."""
     blocks: int
     """t: blocks compared."""

@@ -195,7 +195,9 @@ class StreamState:
         self._totals["chunks_passed_over"] += len(result.passed_over)
         self._totals["steps"] += 1
         self._totals["steps_dropped"] += not result.applied
-        self._totals["tokens_trained"] += sum(draw.chunk.scored_tokens for draw in batch.draws)
+        self._totals["tokens_trained"] += sum(
+            draw.chunk.scored_tokens for place, draw in enumerate(batch.draws) if place not in result.passed_over
+        )
         return alarms
 
     def distrust(self, first: int, behind: int) -> None:

@@ -2,7 +2,8 @@
 
 The previous champion goes on being scored beside the new one. The gate's test
 turned round and made stricter takes a promotion back; so do, at once, losses
-far above the previous ones, forgetting, and what is no number.
+far above the previous ones, and what is no number. Held-out text is no matter
+here: a version never changes, and the gate has let it pass.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ class WatchSettings:
     plunge: float
     """Nats per token worse, in each of `plunge_blocks` blocks on end, that need no test."""
     plunge_blocks: int
-    max_held_out_rise: float
-    """Nats per token on held-out text above the base that need no test."""
     alpha: float
     """Bound on the chance that a champion no worse is ever taken back by the test."""
 
@@ -78,21 +77,8 @@ class Watch:
             return self._close(Decision.KEEP, f"not shown to be worse in {loss.count} blocks")
         return None
 
-    def observe_held_out(self, rise: float) -> Verdict | None:
-        """Take in the champion's NLL on held-out text above the base's, nats per token."""
-        assert self._open is not None, "nothing is being watched"
-        if not math.isfinite(rise):
-            return self._close(Decision.ROLL_BACK, "its loss on held-out text is not a finite number")
-        self._open.held_out_rise = rise
-        if rise >= (limit := self._settings.max_held_out_rise):
-            return self._close(
-                Decision.ROLL_BACK,
-                f"held-out text costs {rise:+.4f} nats/token against the base; under {limit} is allowed",
-            )
-        return None
-
     def end(self) -> None:
-        """Stop watching without a verdict, as when the champion was moved by hand."""
+        """Stop watching without a verdict, as where the gate is off."""
         self._open = None
 
     def evidence(self) -> Evidence | None:

@@ -39,6 +39,7 @@ class LoraLearner:
     def __init__(self, loaded: Loaded, settings: LearnerSection, *, anchor_weight: float = 1.0) -> None:
         self._loaded = loaded
         self._anchor_weight = anchor_weight
+        self._min_tokens = settings.min_step_tokens
         self._model = loaded.model
         self._scorer = Scorer(loaded)
         self.guests = Guests(loaded.model)
@@ -67,12 +68,13 @@ class LoraLearner:
         """Score every chunk of `batch`, then take one optimiser step.
 
         The loss is the mean NLL per scored token of the text, plus `anchor.weight` times the anchor's KL per such
-        token: what the text teaches is not diluted by the anchor beside it.
+        token: what the text teaches is not diluted by the anchor beside it. Few tokens are averaged as if they were
+        `learner.min_step_tokens`, or a line would move the adapter as far as a page.
         """
         began = time.perf_counter()
         texts = [place for place, draw in enumerate(batch) if draw.role is not Role.ANCHOR]
         anchors = [place for place, draw in enumerate(batch) if draw.role is Role.ANCHOR]
-        tokens = sum(batch[place].chunk.scored_tokens for place in texts)
+        tokens = max(sum(batch[place].chunk.scored_tokens for place in texts), self._min_tokens)
         nll, passed_over = np.zeros(len(batch)), []
         for micro in self._scorer.batches([batch[place].chunk for place in texts]):
             places = [texts[each] for each in micro.places]

@@ -18,9 +18,7 @@ from streamlearn.core.reaction import ReactionSettings
 from streamlearn.core.watch import WatchSettings
 
 GATE = GateSettings(alpha=0.05, min_gain=0.002, min_blocks=20, max_blocks=200, max_held_out_rise=0.03)
-WATCH = WatchSettings(
-    alpha=0.01, min_loss=0.002, min_blocks=20, max_blocks=200, plunge=0.3, plunge_blocks=3, max_held_out_rise=0.05
-)
+WATCH = WatchSettings(alpha=0.01, min_loss=0.002, min_blocks=20, max_blocks=200, plunge=0.3, plunge_blocks=3)
 DRIFT = DriftSettings(delta=0.002, min_chunks_apart=200)
 REACTION = ReactionSettings(
     past_weight=0.1, half_life=0.25, doubling_chunks=200, rate=3.0, rate_steps=100, hold_blocks=20

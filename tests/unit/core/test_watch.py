@@ -62,18 +62,6 @@ def test_a_plunge_with_a_pause_is_none() -> None:
         assert shown(made, loss, chunks=16, sd=0.01) is None
 
 
-@pytest.mark.parametrize("rise", [0.05, math.nan])
-def test_forgetting_takes_a_champion_back_at_once(rise: float) -> None:
-    made = watch()
-    assert made.observe_held_out(0.049) is None
-
-    verdict = made.observe_held_out(rise)
-
-    assert verdict is not None
-    assert verdict.decision is Decision.ROLL_BACK
-    assert "held-out" in verdict.reason
-
-
 def test_a_champion_without_a_number_is_taken_back_at_once() -> None:
     verdict = watch().observe(300.0, math.inf, TOKENS)
 

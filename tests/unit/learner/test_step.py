@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 
 from streamlearn.core.batches import Draw, Role, StepPlan, StepResult
 from streamlearn.core.events import Chunk, Completion, Plain
@@ -247,7 +248,8 @@ def test_an_anchor_holds_the_adapter_close_the_more_the_heavier(opener: Opener) 
 
 def test_what_is_not_accepted_is_scored_and_leaves_no_gradient(opener: Opener) -> None:
     """The step is that on the other chunks, at the same length."""
-    one, other = (opener(learner={"optimizer": "sgd", "threads": 1}) for _ in range(2))
+    sections = {"learner": {"optimizer": "sgd", "threads": 1, "min_step_tokens": 1}}
+    one, other = (opener(**sections) for _ in range(2))
     chunks = chunks_of(one)
     nats = [float(nll) / chunk.scored_tokens for nll, chunk in zip(one.learner.live_nll(chunks), chunks, strict=True)]
     worst = int(np.argmax(nats))
@@ -263,6 +265,22 @@ def test_what_is_not_accepted_is_scored_and_leaves_no_gradient(opener: Opener) -
     assert result.nll[worst] == pytest.approx(nats[worst] * chunks[worst].scored_tokens, rel=1e-5)
     for name, tensor in weights(one).items():
         assert tensor.numpy() == pytest.approx(weights(other)[name].numpy(), abs=1e-6)
+
+
+def test_a_line_moves_the_adapter_less_than_a_page(opener: Opener) -> None:
+    """By its share of `learner.min_step_tokens`; what is longer counts by the mean, as ever."""
+    moved: dict[int, NDArray[np.float32]] = {}
+    for least in (1, 100):
+        opened = opener(learner={"optimizer": "sgd", "threads": 1, "min_step_tokens": least})
+        line = min(chunks_of(opened), key=lambda chunk: chunk.scored_tokens)
+        assert line.scored_tokens < 100
+        step(opened, [line], 1e-3)
+        moved[least] = np.concatenate(
+            [tensor.numpy().ravel() for name, tensor in weights(opened).items() if ".lora_B." in name]
+        )
+
+    assert moved[100] == pytest.approx(moved[1] * line.scored_tokens / 100, abs=1e-8)
+    assert np.abs(moved[1]).max() > 1e-6
 
 
 def test_what_is_drawn_again_is_not_judged_again(opened: OpenedLearner) -> None:
