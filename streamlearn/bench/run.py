@@ -28,8 +28,8 @@ from streamlearn.learner.held_out import BUNDLED
 from streamlearn.ports import StreamlearnError
 from streamlearn.telemetry import logs
 
-PROBED_AT = (0.1, 0.5, 0.75, 1.0)
-"""Shares of the tokens after which the past and the held-out text are probed."""
+PROBED_AT = (0.1, 0.5, 1.0)
+"""Shares of the tokens after which the past is probed; held-out text only at the end, as probes cost more than arms."""
 _HELD_OUT_CHUNKS = 32
 _WHOLE_HALF = 0.5
 """Share from which on the early half lies in the past."""
@@ -156,7 +156,8 @@ def _measured(
     def probe(done: int) -> float:
         started = time.perf_counter()
         for name, chunks in probes.items():
-            if chunks and not (name == "early half" and done < _WHOLE_HALF * total):
+            early = (name == "early half" and done < _WHOLE_HALF * total) or (name == "held-out" and done < total)
+            if chunks and (at_changes or not early):
                 found[name].append(float(np.sum(arm.served_nll(chunks)) / tokens_of(chunks)))
                 probed[name].append(len(nll))
         return time.perf_counter() - started
