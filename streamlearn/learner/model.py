@@ -31,7 +31,6 @@ from streamlearn.ports import Fatal
 
 _log = structlog.get_logger(__name__)
 
-_CPU_RANK, _GPU_RANK = 8, 16
 _CPU_CONTEXT, _GPU_CONTEXT = 256, 1024
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -174,11 +173,10 @@ def _base(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> Any:
 
 def _adapted(base: Any, config: Config, device: torch.device, served_name: str) -> PeftModel:
     wanted = config.lora.target_modules
-    rank = config.lora.rank or (_CPU_RANK if device.type == "cpu" else _GPU_RANK)
     shape = LoraConfig(
         task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=config.lora.alpha or 2.0 * rank,  # type: ignore[arg-type]  # PEFT scales by alpha / r
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha or 2.0 * config.lora.rank,  # type: ignore[arg-type]  # PEFT scales by alpha / r
         lora_dropout=0.0,
         bias="none",
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
