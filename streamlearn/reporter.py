@@ -196,8 +196,8 @@ class Reporter:
                 say.gauge("streamlearn_candidate_gain_bound_nats_per_token", candidate.bound)
             if candidate.held_out_rise is not None:
                 say.gauge("streamlearn_candidate_held_out_rise_nats_per_token", candidate.held_out_rise)
-        if (watched := judgement.watched) is not None:
-            say.gauge("streamlearn_watch_gain_nats_per_token", watched.mean)
+        watched = judgement.watched
+        say.gauge("streamlearn_watch_gain_nats_per_token", 0.0 if watched is None else watched.mean)
 
     def idle(self, status: IntakeStatus) -> None:
         """The source had nothing."""

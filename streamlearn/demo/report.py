@@ -139,6 +139,8 @@ def _figures(outcome: Outcome) -> Table:
         ),
     )
     rows.add_row("", f"{len(curve.points):,} chunks, each scored by both before it was learnt")
+    if outcome.versions:
+        rows.add_row("champion", _champion(outcome.versions))
     rows.add_row("this run", f"{clock(report.seconds)} min, {report.tokens_trained:,} tokens, replay included")
     rows.add_row(
         "speed",
@@ -148,6 +150,15 @@ def _figures(outcome: Outcome) -> Table:
     if outcome.picture is not None:
         rows.add_row("learning curve", str(outcome.picture))
     return rows
+
+
+def _champion(manifests: Sequence[Manifest]) -> str:
+    """Say which version serves, and why."""
+    name = manifests[-1].judgement.champion
+    rulings = [ruling for manifest in manifests for ruling in manifest.judgement.rulings if ruling.moves]
+    if not rulings:
+        return "the base, as no version has been compared for long enough"
+    return f"{name or 'the base'}: {rulings[-1].reason}"
 
 
 def _completion(completion: Completion) -> Panel:
@@ -168,6 +179,7 @@ def _next(outcome: Outcome) -> list[str]:
     newest = outcome.versions[-1].version if outcome.versions else "v000001"
     return [
         f"{program} versions {options}",
+        f"{program} log {options}",
         f"{program} ledger {options} --version {newest} --limit 20",
         f"{program} pull {newest} ./{outcome.lineage}-{newest} {options}",
     ]

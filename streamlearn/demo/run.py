@@ -34,6 +34,7 @@ LINEAGE = "demo"
 
 _PUBLISH_EVERY = "45s"
 """Often enough that two versions appear in a demo of two minutes."""
+_SAMPLE, _MIN_BLOCKS = 0.5, 4
 _PROMPT_CHARS = 120
 _COMPLETION_TOKENS = 40
 
@@ -77,6 +78,9 @@ def demo_config(wishes: Wishes, rows: Slice, bootstrap_servers: str) -> Config:
         "window": {"half_life": rows.half_life},
         "checkpoint": {"every_s": 30.0},
         "publish": {"every": _PUBLISH_EVERY},
+        # More of the chunks compared, and a verdict on fewer blocks: minutes are too short for the defaults.
+        "evaluation": {"sample": _SAMPLE},
+        "gate": {"min_blocks": _MIN_BLOCKS},
         # A demo that was killed must not keep the next one waiting.
         "lease": {"ttl_s": 10.0},
         "http": {"port": 0},
