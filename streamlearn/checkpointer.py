@@ -105,9 +105,11 @@ class Checkpointer:
         due = (self._stream.ledger_lines > 0 and (counted or waited or self._stream.ledger_lines >= _DUE_LINES)) or (
             waited and self._passed_more
         )
-        # Counted checkpoints and versions fall at the same events in every run, so they wait for the one before.
-        counted |= publish and settings.publish_every.counted
-        counted |= self._judge.urgent and settings.every_events is not None
+        # Counted checkpoints, and what is due among them, fall at the same events in every run, so they wait for the
+        # one before; others go on learning.
+        counted |= settings.every_events is not None and (
+            self._judge.urgent or (publish and settings.publish_every.counted)
+        )
         while counted and self._publisher.busy and go_on():
             self._publisher.wait(POLL_S)
         due |= publish or self._judge.urgent

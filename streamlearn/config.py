@@ -704,6 +704,9 @@ def _is_number(value: Any) -> bool:
     """Whether a value is a number, or a text (from the environment) that is read as one."""
     try:
         float(value)
+    except OverflowError:
+        # A whole number beyond all floats is one all the same.
+        return True
     except (TypeError, ValueError):
         return False
     return True

@@ -150,7 +150,7 @@ def _promoted(differences: NDArray[np.float64]) -> Verdict | None:
 
 def _verdict(differences: NDArray[np.float64], tokens: NDArray[Any]) -> Verdict | None:
     judge = Gate(GATE)
-    judge.consider("candidate", champion="champion", held_out_rise=0.0)
+    judge.consider("v000002", champion="v000001", held_out_rise=0.0)
     for difference, count in zip(differences.tolist(), tokens.tolist(), strict=True):
         if (verdict := judge.observe(difference * count, 0.0, int(count))) is not None:
             return verdict

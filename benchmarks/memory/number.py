@@ -62,6 +62,7 @@ class NumberLearner:
     def __init__(self, adapter_megabytes: int = 4) -> None:
         self._weight = 0.0
         self._padding = adapter_megabytes * 2**20 // 4
+        self._guests: dict[str, float] = {}
 
     @property
     def base(self) -> BaseModelCard:
@@ -90,6 +91,22 @@ class NumberLearner:
     def base_nll(self, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
         """Return two nats a token, shape (B,)."""
         return np.array([2.0 * chunk.scored_tokens for chunk in chunks])
+
+    def seat(self, name: str, adapter: bytes) -> None:
+        """Remember a version's number."""
+        self._guests[name] = float(from_bytes(adapter)["weight"][0])
+
+    def leave(self, name: str) -> None:
+        """Forget it."""
+        self._guests.pop(name, None)
+
+    def guest_nll(self, name: str, chunks: Sequence[Chunk]) -> NDArray[np.float64]:
+        """Return the losses by a version's number, shape (B,)."""
+        return np.array([chunk.scored_tokens * (1.0 + abs(self._guests[name])) for chunk in chunks])
+
+    def begin_anew(self) -> None:
+        """Forget everything."""
+        self._weight = 0.0
 
     def snapshot(self) -> NumberSnapshot:
         """Copy the number."""

@@ -23,7 +23,7 @@ from streamlearn.telemetry import logs
 def without_a_model(_config: Config) -> OpenedLearner:
     """Return a learner of one number in place of a model."""
     parts: dict[str, Any] = {"learner": NumberLearner(), "chunker": WordChunker()}
-    return OpenedLearner(**parts, context_tokens=CONTEXT_TOKENS, anchor=lambda _: ())
+    return OpenedLearner(**parts, context_tokens=CONTEXT_TOKENS, anchor=lambda _: (), held_out=())
 
 
 def main() -> None:

@@ -247,7 +247,8 @@ _JUDGEMENT = (
     ),
     _gauge(
         "streamlearn_watch_gain_nats_per_token",
-        "Loss of the champion before minus loss of the new one, while it is watched, else 0; far below 0, it is taken back.",
+        "Loss of the champion before minus loss of the new one while it is watched, else 0; far below 0, it is taken "
+        "back.",
         "nats per token",
     ),
     _counter(

@@ -178,23 +178,6 @@ def test_events_that_come_in_dribs_are_learnt_as_if_they_had_come_at_once(bench:
     slow.must_have_come_to().assert_same(undisturbed)
 
 
-def test_a_pace_that_was_set_at_a_checkpoint_is_kept_through_a_crash(bench: Bench, topic: str) -> None:
-    """While a worker catches up its steps are larger; when it is killed, the same ones are larger in the next life."""
-    came = []
-    for kills in ((), (4, 9)):
-        behind = lineage(bench, topic, learner={"catch_up_chunks": 7})
-        for steps in kills:
-            behind.live(kill_at_step=steps, exits=-signal.SIGKILL)
-        behind.live()
-        came.append(behind.must_have_come_to())
-    undisturbed, killed = came
-
-    killed.assert_same(undisturbed)
-    patient = lineage(bench, topic)
-    patient.live()
-    assert patient.must_have_come_to().totals["steps"] > undisturbed.totals["steps"]
-
-
 # --- the flush timer ---------------------------------------------------------------------------------
 
 

@@ -256,6 +256,7 @@ def assert_whole(relay: Relay) -> None:
     """Every offset once, every version from the first complete, and aliases that only ever went forward."""
     reader = LineageReader(relay.store, "relay", on_damage=pytest.fail)
     relay.all_learnt()
+    wait_until(lambda: relay.latest() == f"v{relay.head().version:06d}", "the newest version, finished")
     versions = [version.manifest for version in reader.versions()]
     assert [found.version for found in versions] == [f"v{number + 1:06d}" for number in range(relay.head().version)]
     assert [found.parent for found in versions] == [None, *(found.version for found in versions[:-1])]

@@ -694,6 +694,22 @@ def test_a_worker_that_is_behind_takes_larger_steps_until_it_has_caught_up() -> 
     assert [draft.stream["step_chunks"] for draft, *_ in rig.lineage.commits][:4] == [4, 4, 4, 1]
 
 
+def test_a_pace_goes_with_the_checkpoint() -> None:
+    """Who is killed while it catches up steps on as before, whatever it hears of its lag in the next life."""
+    events, stream = [arrival(n) for n in range(40)], settings(step_chunks=1)
+    lineage = MemoryLineage()
+    killed = Rig(events, lineage, every=8, catch_up_chunks=4, stream=stream)
+    lineage.on_commit = killed.daemon.stop
+    killed.daemon.run()
+    lineage.on_commit = lambda: None
+    assert lineage.commits[-1][0].stream["step_chunks"] == 4
+    next_life = Rig(events, lineage, every=10**9, catch_up_chunks=4, stream=stream)
+
+    next_life.daemon.run(until_end=True)
+
+    assert {sum(draw.role is Role.FRESH for draw in batch) for batch in next_life.learner.batches[:-1]} == {4}
+
+
 class Steady(NumberLearner):
     """Better than the base from the first step on, by as much as ever."""
 
