@@ -140,6 +140,8 @@ def _points(documents: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 def _label(arm: str, document: Mapping[str, Any]) -> str:
     """Return what tells an arm from the same arm of another run."""
+    if "label" in document:
+        return str(document["label"])
     if not arm.startswith(OURS):
         return arm
     if "settings" not in document:

@@ -73,7 +73,9 @@ def drawn(points: Sequence[Point], path: Path, stream: str) -> None:
     right = max(_WIDEST, 1.3 * max(point.loss for point in ours))
     left = min(-0.01, 1.3 * min(point.loss for point in points))
     top = 1.15 * max(0.02, *(point.gain for point in points))
-    bottom = min(-0.15 * top, 1.2 * min(point.gain for point in ours))
+    worst = min(point.gain for point in ours)
+    # Where all gain, their differences matter, not the way up from nothing.
+    bottom = max(worst - 0.5 * (top - worst), 0.0) if worst > 0.0 else min(-0.15 * top, 1.2 * worst)
     with picture.canvas(
         path, f"Gain on the stream against forgetting\n{stream}", "loss on held-out text (nats per token above frozen)",
         "gain on the stream over frozen\n(nats per token, before learning)", height=6.5,
@@ -97,7 +99,7 @@ def drawn(points: Sequence[Point], path: Path, stream: str) -> None:
             )  # fmt: skip
         picture.zero(axes)
         axes.axvline(0.0, color=picture.DARK, lw=0.8)
-        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
         _label(axes, points, right, bottom)
 
 
