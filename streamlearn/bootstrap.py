@@ -28,6 +28,7 @@ from streamlearn.core.gate import GateSettings
 from streamlearn.core.junk import JunkSettings
 from streamlearn.core.manifest import Scores, Totals
 from streamlearn.core.mix import Shares
+from streamlearn.core.proof import ProofSettings
 from streamlearn.core.reaction import ReactionSettings
 from streamlearn.core.schedule import Every
 from streamlearn.core.stream import StreamSettings, StreamState
@@ -356,11 +357,15 @@ def _vigilance_settings(config: Config) -> VigilanceSettings:
         rate_steps=drift.rate_steps,
         hold_blocks=20,
     )
+    full_gain = config.learner.full_rate_gain
+    proof = ProofSettings(full_gain=full_gain, least=config.learner.least_rate, fading=0.9)
     watch = DriftSettings(delta=drift.delta, min_chunks_apart=drift.min_chunks_apart)
     return VigilanceSettings(
         junk=None if hygiene.junk_z is None else junk,
         drift=watch if drift.watch else None,
         reaction=reaction if drift.watch and drift.react else None,
+        # Without the base's scores nothing could ever be proved.
+        proof=None if full_gain == 0.0 or config.evaluation.sample == 0.0 else proof,
     )
 
 

@@ -311,6 +311,12 @@ class LearnerSection(Section):
     learning_rate: float = Field(default=1.4e-3, gt=0)
     """Constant after the warm-up, as a stream has no end to anneal to. On LoRA with AdamW or Adam, 1e-3 to 2e-3 are
     alike and 4e-3 lost a quarter of the gain; sgd and momentum want about 100 times as much."""
+    full_rate_gain: float = Field(default=0.05, ge=0)
+    """Nats per token of gain over the base, on the last sampled chunks, from which the rate is the full one; below,
+    it is smaller in proportion, so that a stream that teaches nothing does little harm. 0 for always full, as it is
+    where `evaluation.sample` is 0."""
+    least_rate: float = Field(default=0.1, gt=0, le=1)
+    """Factor on the rate while nothing is gained."""
     warmup_steps: int = Field(default=5, ge=0)
     """Steps of linear warm-up; a long one throws the first part of the stream away."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -459,13 +465,14 @@ class Drift(Section):
     """ADWIN's bound on a false alarm."""
     min_chunks_apart: int = Field(default=200, ge=1)
     """Fresh chunks between two alarms."""
-    react: bool = True
-    """Whether an alarm changes how is learnt, or is only told."""
+    react: bool = False
+    """Whether an alarm changes how is learnt, or is only told. Not shown to help: a rate three times as high is past
+    what is stable, and live learning catches up by itself; see docs/benchmarks.md."""
     past_weight: float = Field(default=0.1, ge=0, le=1)
     """Factor on the replay of chunks from before the change."""
     half_life: float = Field(default=0.25, gt=0, le=1)
     """Factor on the half-life; it doubles back every `min_chunks_apart` chunks."""
-    rate: float = Field(default=3.0, ge=1)
+    rate: float = Field(default=1.5, ge=1)
     """Factor on the learning rate."""
     rate_steps: int = Field(default=100, ge=0)
     """Steps for which the rate is raised."""

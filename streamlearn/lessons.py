@@ -100,7 +100,7 @@ class Lessons:
         settings, reaction = self._settings, self._stream.vigilance.reaction
         rate = learning_rate(self._stream.totals.steps, rate=settings.learning_rate, warmup_steps=settings.warmup_steps)
         return StepPlan(
-            learning_rate=rate * (1.0 if reaction is None else reaction.rate_factor),
+            learning_rate=rate * self._stream.vigilance.rate_factor,
             keep=self._kept(newest),
             accepted=self._stream.accepted,
             clip=self._clip.scale,

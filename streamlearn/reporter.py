@@ -260,8 +260,7 @@ class Reporter:
         say.gauge("streamlearn_window_tokens", stream.window.tokens)
         say.gauge("streamlearn_window_effective_chunks", stream.window.effective_chunks())
         say.gauge("streamlearn_reservoir_chunks", len(stream.reservoir))
-        reaction = stream.vigilance.reaction
-        say.gauge("streamlearn_learning_rate_factor", 1.0 if reaction is None else reaction.rate_factor)
+        say.gauge("streamlearn_learning_rate_factor", stream.vigilance.rate_factor)
         for model, score in (
             ("live", scores.live),
             ("base", scores.base),

@@ -132,8 +132,6 @@ def config_of(arm: str, wishes: Wishes, half_life: str) -> Config:
         "store": {"url": "nowhere"},
         "model": {"name": wishes.model},
         "window": {"half_life": half_life},
-        # The frozen arm is the base; nobody else need score it too.
-        "evaluation": {"sample": 0.0},
     }
     _merge(document, wishes.settings)
     _merge(document, WITHOUT.get(name.removeprefix(f"{OURS}-without-"), {}))

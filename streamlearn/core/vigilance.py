@@ -14,6 +14,7 @@ from typing import Any
 from streamlearn.core.drift import DriftSettings, DriftWatch
 from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import EVERYTHING, Accepted, Junk, JunkFilter, JunkSettings
+from streamlearn.core.proof import Proof, ProofSettings
 from streamlearn.core.reaction import Reaction, ReactionSettings
 
 _ALARMS_KEPT = 20
@@ -28,6 +29,8 @@ class VigilanceSettings:
     drift: DriftSettings | None
     reaction: ReactionSettings | None
     """None: alarms are told, and change nothing."""
+    proof: ProofSettings | None = None
+    """None: the rate is full whether or not learning helps."""
 
 
 class Vigilance:
@@ -37,6 +40,7 @@ class Vigilance:
         self._junk = JunkFilter(settings.junk) if settings.junk is not None else None
         self._drift = DriftWatch(settings.drift) if settings.drift is not None else None
         self.reaction = Reaction(settings.reaction) if settings.reaction is not None else None
+        self._proof = Proof(settings.proof) if settings.proof is not None else None
         self.alarms: list[Alarm] = []
         """The latest ones, oldest first."""
 
@@ -44,6 +48,12 @@ class Vigilance:
     def accepted(self) -> Accepted:
         """What the next step should learn from."""
         return self._junk.accepted if self._junk is not None else EVERYTHING
+
+    @property
+    def rate_factor(self) -> float:
+        """Factor on the learning rate: what has been proved, and what an alarm asks for."""
+        proved = 1.0 if self._proof is None else self._proof.rate_factor
+        return proved * (1.0 if self.reaction is None else self.reaction.rate_factor)
 
     @property
     def junk(self) -> Mapping[Junk, int]:
@@ -62,6 +72,8 @@ class Vigilance:
         """
         if self._junk is not None:
             self._junk.observe(nll, tokens, accepted)
+        if self._proof is not None:
+            self._proof.observe(nll, base, tokens)
         alarm = None
         if self._drift is not None and tokens > 0 and math.isfinite(nll):
             # Junk counts: a stream that turns into junk has changed.
@@ -80,13 +92,13 @@ class Vigilance:
 
     def document(self) -> dict[str, Any]:
         """Return the whole state as JSON; what is not watched is absent."""
-        parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction}
+        parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction, "proof": self._proof}
         found = {name: part.document() for name, part in parts.items() if part is not None}
         return found | {"alarms": [alarm.model_dump(mode="json") for alarm in self.alarms]}
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Continue from `document()`; what was not watched then begins now."""
-        parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction}
+        parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction, "proof": self._proof}
         for name, part in parts.items():
             if part is not None and name in document:
                 part.restore(document[name])

@@ -75,7 +75,7 @@ USUAL: dict[str, dict[str, object]] = {
     # So tight that each strikes within so short a stream, as the yardstick below asserts.
     "learner": {"served_average": 0.9, "fade_half_lives": 1.0, "clip_z": 0.1},
     "hygiene": {"near_zero": 3.8, "junk_z": 0.5, "near_duplicates": True},
-    "drift": {"delta": 0.5, "min_chunks_apart": 5, "rate_steps": 5},
+    "drift": {"delta": 0.5, "min_chunks_apart": 5, "react": True, "rate_steps": 5},
 }
 
 
