@@ -32,7 +32,12 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "reservoir": {"mix": {"reservoir": 0.0}},
     "replay": {"mix": {"window": 0.0, "reservoir": 0.0}},
     "anchor": {"anchor": {"chunks": 0}, "mix": {"anchor": 0.0}},
-    "anything": {"anchor": {"chunks": 0}, "mix": {"anchor": 0.0, "window": 0.0, "reservoir": 0.0}},
+    "anything": {
+        "anchor": {"chunks": 0},
+        "mix": {"anchor": 0.0, "window": 0.0, "reservoir": 0.0},
+        "learner": {"full_rate_gain": 0.0},
+    },
+    "proof": {"learner": {"full_rate_gain": 0.0}},
     "average": {"learner": {"served_average": 0.0}},
     "small-steps": {"learner": {"step_chunks": 8}},
 }
