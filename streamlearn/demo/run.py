@@ -32,9 +32,9 @@ from streamlearn.reporter import RunReport
 
 LINEAGE = "demo"
 
-_PUBLISH_EVERY = "45s"
+_PUBLISH_EVERY = "30s"
 """Often enough that two versions appear in a demo of two minutes."""
-_SAMPLE, _MIN_BLOCKS = 0.5, 4
+_SAMPLE, _MIN_BLOCKS = 0.5, 3
 _PROMPT_CHARS = 120
 _COMPLETION_TOKENS = 40
 
