@@ -221,6 +221,7 @@ class Worker:
             lineage=lineage,
             held_out=opened.held_out,
             settings=_judge_settings(config),
+            on_ruling=self._reporter.ruled,
         )
         return Daemon(
             source=source,

@@ -403,6 +403,12 @@ class Lora(Section):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of linear layers, or all of them but the output head."""
 
+    @field_validator("rank", mode="before")
+    @classmethod
+    def _rank_from_the_environment(cls, rank: object) -> object:
+        # Of a choice among numbers no text is one, unlike elsewhere.
+        return int(rank) if isinstance(rank, str) and rank.strip().isdecimal() else rank
+
     @field_validator("target_modules")
     @classmethod
     def _something_is_adapted(cls, modules: tuple[str, ...] | str) -> tuple[str, ...] | str:

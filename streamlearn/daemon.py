@@ -171,8 +171,7 @@ class Daemon:
         lesson = self._lessons.take(batch)
         for alarm in lesson.alarms:
             _log.warning("the stream has changed", **alarm.model_dump(mode="json"))
-        if (ruling := self._judge.observe(batch, lesson)) is not None:
-            self._reporter.ruled(ruling)
+        self._judge.observe(batch, lesson)
         self._waiting_since = self._clock.monotonic() if self._stream.waiting else math.inf
         self._reporter.learnt(
             batch, lesson.plan, lesson.result, lesson.base_nll, lesson.alarms, self._stream, self._source.status()

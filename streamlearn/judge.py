@@ -9,7 +9,7 @@ ruling that was never committed was never made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,12 +60,14 @@ class Judge:
         lineage: Lineage,
         held_out: Sequence[Chunk],
         settings: JudgeSettings,
+        on_ruling: Callable[[Ruling], None] = lambda _: None,
     ) -> None:
         self._learner = learner
         self._guests = guests
         self._stream = stream
         self._lineage = lineage
         self._held_out = held_out
+        self._on_ruling = on_ruling
         self._gate = Gate(settings.gate) if settings.gate is not None else None
         self._watch = Watch(settings.watch)
         self._champion: str | None = None
@@ -73,7 +75,8 @@ class Judge:
         self._stood: dict[str, _Standing] = {}
         """Where the stream stood when those were published who may be taken back, or come back."""
         self._base_held_out: float | None = None
-        """Summed nats of the base on the held-out text; it never changes."""
+        """Summed nats of the base on the held-out text; not kept, as the text or the number format may be others in
+        the next life."""
         self._rulings: list[Ruling] = []
         """Since the newest version."""
         self._ruled = 0
@@ -115,7 +118,11 @@ class Judge:
             for place, base in zip(batch.sampled, lesson.base_nll, strict=True)
             if place not in lesson.result.passed_over
         ]
-        if self._gate is None or not places:
+        if self._gate is None:
+            return None
+        if lesson.alarms and self._stream.vigilance.reaction is not None:
+            self._gate.restart()
+        if not places:
             return None
         chunks = [batch.fresh[place].chunk for place, _ in places]
         scores = self._scores(chunks, np.array([base for _, base in places]))
@@ -155,7 +162,6 @@ class Judge:
         return {
             "gate": self._gate.document() if self._gate is not None else None,
             "watch": self._watch.document(),
-            "base_held_out": self._base_held_out,
             "ruled": self._ruled,
             "stood": {name: asdict(stood) for name, stood in self._stood.items()},
             "in_block": self._in_block,
@@ -172,8 +178,6 @@ class Judge:
         self._ruled = self._committed = int(document["ruled"])
         self._in_block = int(document["in_block"])
         self._stood = {name: _standing(stood) for name, stood in document["stood"].items()}
-        held_out = document["base_held_out"]
-        self._base_held_out = None if held_out is None else float(held_out)
         self._watch.restore(document["watch"])
         if self._gate is None:
             self._watch.end()
@@ -216,6 +220,7 @@ class Judge:
             distrusted=distrusted,
         )
         self._rulings.append(ruling)
+        self._on_ruling(ruling)
         self._unseat_others()
         return ruling
 
@@ -228,8 +233,16 @@ class Judge:
             self._learner.begin_anew()
         else:
             since = self._stood[earlier]
-            self._learner.restore(self._lineage.learner_files(version_number(earlier)))
+            try:
+                files = self._lineage.learner_files(version_number(earlier))
+            except (NotFound, Fatal) as loss:
+                raise Fatal(
+                    f"version {fallen} has turned out worse, and {earlier} cannot be gone back to: {loss}. Restore it "
+                    "from a backup of the bucket, or set gate.enabled = false, and serve another version until then"
+                ) from loss
+            self._learner.restore(files)
         self._stream.distrust(since.chunks_learnt, to.chunks_learnt)
+        self._stream.vigilance.set_back()
         return _between(since.progress, to.progress)
 
     def _tick(self) -> None:

@@ -55,6 +55,10 @@ class DriftWatch:
             return alarm
         return self._alarm("live", number, live_rise) if live_rise is not None else None
 
+    def begin_live_anew(self) -> None:
+        """Forget the live model's losses, as when another one is scored from now on."""
+        self._live = RiseDetector(self._settings.delta)
+
     def document(self) -> dict[str, Any]:
         """Return the whole state as JSON: up to 30 kB once the memories are full."""
         return {

@@ -82,7 +82,8 @@ class Gate:
             may_promote: False goes on comparing and promotes nobody, as after a drift alarm.
         """
         assert self._open is not None, "there is no candidate"
-        if not math.isfinite(candidate_nll):
+        # What the champion cannot score either says nothing about the candidate.
+        if not math.isfinite(candidate_nll) and math.isfinite(champion_nll):
             return self._close(Decision.REFUSE, "its loss on a chunk is not a finite number")
         if self._open.add(champion_nll, candidate_nll, tokens) is None:
             return None
@@ -100,6 +101,12 @@ class Gate:
                 f"(mean {gain.mean:+.4f}, bound {gain.lower:+.4f})",
             )
         return None
+
+    def restart(self) -> None:
+        """Compare anew, as when the stream has changed: what was seen before says nothing about now."""
+        if (before := self._open) is not None:
+            self._open = Comparison(self._settings.alpha, subject=before.subject, against=before.against, side="better")
+            self._open.held_out_rise = before.held_out_rise
 
     def withdraw(self) -> None:
         """Forget the candidate without a verdict, as when the champion has fallen."""

@@ -84,6 +84,11 @@ class JunkFilter:
             min_tokens=settings.min_tokens,
         )
 
+    def begin_anew(self) -> None:
+        """Found mean and variance anew, as when another model is scored from now on."""
+        self._chunks = self._outside = 0
+        self._mean = self._variance = 0.0
+
     def observe(self, nll: float, tokens: int, accepted: Accepted) -> Junk | None:
         """Remember a chunk's loss; return why the step that read it did not learn from it, None where it did.
 

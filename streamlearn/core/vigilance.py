@@ -90,6 +90,13 @@ class Vigilance:
             self.alarms = [*self.alarms, alarm][-_ALARMS_KEPT:]
         return alarm
 
+    def set_back(self) -> None:
+        """The live model was replaced: its losses from before are no measure of those to come."""
+        if self._junk is not None:
+            self._junk.begin_anew()
+        if self._drift is not None:
+            self._drift.begin_live_anew()
+
     def document(self) -> dict[str, Any]:
         """Return the whole state as JSON; what is not watched is absent."""
         parts = {"junk": self._junk, "drift": self._drift, "reaction": self.reaction, "proof": self._proof}

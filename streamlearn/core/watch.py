@@ -55,7 +55,8 @@ class Watch:
     def observe(self, previous_nll: float, champion_nll: float, tokens: int) -> Verdict | None:
         """Take in one chunk's summed nats under both; return ROLL_BACK or KEEP when it is due."""
         assert self._open is not None, "nothing is being watched"
-        if not math.isfinite(champion_nll):
+        # What the one before cannot score either says nothing about the champion.
+        if not math.isfinite(champion_nll) and math.isfinite(previous_nll):
             return self._close(Decision.ROLL_BACK, "its loss on a chunk is not a finite number")
         difference = self._open.add(previous_nll, champion_nll, tokens)
         if difference is None:

@@ -29,7 +29,14 @@ from streamlearn.ports import (
 )
 from streamlearn.registry import ledger as ledger_format
 from streamlearn.registry.aliases import CHAMPION, LATEST, carry_out, move_alias, touch_aliases
-from streamlearn.registry.checkpoints import Checkpoint, parent_of, read_checkpoint, read_whole, write_checkpoint
+from streamlearn.registry.checkpoints import (
+    Checkpoint,
+    parent_of,
+    read_checkpoint,
+    read_state,
+    read_whole,
+    write_checkpoint,
+)
 from streamlearn.registry.documents import Damaged, digest_of
 from streamlearn.registry.hold import HeadHolder
 from streamlearn.registry.keys import MANIFEST, Keys
@@ -183,7 +190,14 @@ class StoreLineage:
 
     def learner_files(self, version: int) -> Mapping[str, bytes]:
         """Return the learner's state as it was when a version was published; raises NotFound, Damaged."""
-        return read_checkpoint(self._store, self._keys, self.manifest(version).checkpoint).files
+        # Not the whole checkpoint: neither its window nor its ledger is gone back to.
+        name = self.manifest(version).checkpoint
+        state = read_state(self._store, self._keys, name)
+        return {
+            file: read_whole(self._store, self._keys.checkpoint(name, file), expected)
+            for file, expected in state.files.items()
+            if file != "window.safetensors"
+        }
 
     def _give_up_lease(self) -> None:
         try:

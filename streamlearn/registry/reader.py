@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,14 +168,15 @@ class LineageReader:
         places = [line for line in lines if isinstance(line, EventLine) and line.outcome in _LEARNT]
         if not places:
             return lines, []
-        return lines, [
-            version.manifest
-            for version in self.versions()
-            if any(
-                version.manifest.progress.get(place.topic, {}).get(place.partition, 0) > place.offset
-                for place in places
-            )
-        ]
+        found, left = [], places
+        for version in self.versions():
+            manifest = version.manifest
+            # From the first version after a rollback on, the learner is as it was before it saw these.
+            spans = [ruling.distrusted for ruling in manifest.judgement.rulings]
+            left = [place for place in left if not any(_is_within(place, span) for span in spans)]
+            if any(manifest.progress.get(place.topic, {}).get(place.partition, 0) > place.offset for place in left):
+                found.append(manifest)
+        return lines, found
 
     def pull(self, manifest: Manifest, destination: Path) -> int:
         """Copy a version to `destination`, which appears whole or not at all, and return its bytes.
@@ -245,3 +246,8 @@ class LineageReader:
             lineage, _, rest = key.partition("/")
             if rest == "head.json":
                 yield lineage
+
+
+def _is_within(place: EventLine, spans: Mapping[str, Mapping[int, tuple[int, int]]]) -> bool:
+    first, behind = spans.get(place.topic, {}).get(place.partition, (0, 0))
+    return first <= place.offset < behind

@@ -370,7 +370,7 @@ def test_a_full_disk_ends_the_worker_and_loses_nothing(
     kafka: KafkaService, s3: S3Server, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Half a checkpoint is none, and there is room again when somebody has made some."""
-    with small_disk(tmp_path / "disk", "1m") as disk:
+    with small_disk(tmp_path / "disk", "4m") as disk:
         site = Site(kafka, s3, tiny_model, url=str(disk / "store"))
         site.produce(40)
         with background(site.config(None)) as worker:

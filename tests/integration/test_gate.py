@@ -22,7 +22,14 @@ HASTY: dict[str, dict[str, object]] = {
     "evaluation": {"sample": 1.0},
     "gate": {"min_blocks": 2, "max_blocks": 5, "held_out_chunks": 0},
     "anchor": {"weight": 0.01},
-    "learner": {"learning_rate": 1e-2, "step_chunks": 2, "served_average": 0.0},
+    "learner": {
+        "learning_rate": 1e-2,
+        "full_rate_gain": 0.0,
+        "step_chunks": 2,
+        "min_step_tokens": 1,
+        "served_average": 0.0,
+    },
+    "lora": {"rank": 8},
     # An event a chunk.
     "model": {"context_tokens": 128},
     # Poison that a filter finds does no harm; here it gets through.

@@ -421,8 +421,8 @@ def test_live_weights_of_another_shape_are_refused(opener: Opener) -> None:
 
 def test_an_adapter_of_another_shape_is_refused_with_both_shapes(opener: Opener) -> None:
     files = opener().learner.snapshot().files()
-    with pytest.raises(Fatal, match=r"another shape: .*lora_A.* is \(8, .*\) there and \(16, .*\) here"):
-        opener(lora={"rank": 16}).learner.restore(files)
+    with pytest.raises(Fatal, match=r"another shape: .*lora_A.* is \(16, .*\) there and \(8, .*\) here"):
+        opener(lora={"rank": 8}).learner.restore(files)
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.safetensors"])
@@ -437,7 +437,7 @@ def test_a_damaged_file_is_refused_by_name(opened: OpenedLearner, name: str) -> 
 def test_the_adapter_config_is_what_servers_accept(opened: OpenedLearner) -> None:
     """vLLM refuses DoRA, biases and further saved modules."""
     config = json.loads(opened.learner.adapter_config())
-    assert (config["r"], config["lora_alpha"], config["bias"]) == (8, 16, "none")
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (16, 32, "none")
     assert config["peft_type"] == "LORA"
     assert config["base_model_name_or_path"] == opened.learner.base.served_name
     assert not config["use_dora"]
