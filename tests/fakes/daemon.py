@@ -317,4 +317,4 @@ class MemoryLineage:
         found = [files for _, files, _, number in self.commits if number == version]
         if not found:
             raise NotFound(f"version {version}")
-        return found[0]
+        return {name: body for name, body in found[0].items() if name != "window.safetensors"}

@@ -160,6 +160,8 @@ def test_versions_are_compared_one_at_a_time_and_the_next_one_follows() -> None:
 def test_a_version_that_has_forgotten_is_refused_at_once() -> None:
     """However good it is on the stream."""
     court = Court()
+    heard: list[Ruling] = []
+    court.judge._on_ruling = heard.append
     court.learner.held_out = {1.0: 2.031}
     court.learner.weight = 1.0
     court.judge.published(court.learner.snapshot().files()["adapter.safetensors"])
@@ -167,6 +169,7 @@ def test_a_version_that_has_forgotten_is_refused_at_once() -> None:
     told = court.judge.judgement.rulings
     (ruling,) = told
     assert ruling.decision is Decision.REFUSE
+    assert heard == [ruling], "and somebody hears of it"
     assert ruling.evidence.held_out_rise == pytest.approx(0.031)
     assert court.judge.judgement.candidate is None
     assert court.learner.guests == {}
@@ -261,6 +264,27 @@ def test_nobody_is_promoted_soon_after_a_drift_alarm() -> None:
     assert ruling is not None
     assert ruling.decision is Decision.PROMOTE
     assert ruling.chunk == (2 + 3) * 16
+
+
+def test_evidence_from_before_a_drift_alarm_counts_no_more() -> None:
+    """A candidate that was better in the old stream has to show it in the new one."""
+    court = Court()
+    court.publish(1.8)
+    assert court.learn(2 * 16) is None
+    before = court.judge.judgement.candidate
+    assert before is not None
+    assert before.blocks == 2
+    fresh = Fresh(chunk=chunk(1), event_id="e", index=0, ts=1.0, source="s")
+    batch = Batch(fresh=(fresh,), draws=(Draw(chunk=fresh.chunk, role=Role.FRESH),), sampled=(), flushed=False)
+    alarm = Alarm(signal="live", chunk=1, cut=0, rise=1.0)
+
+    court.judge.observe(
+        batch, Lesson(plan=StepPlan(learning_rate=1.0), result=result_of([1.0]), base_nll=(), alarms=(alarm,))
+    )
+
+    after = court.judge.judgement.candidate
+    assert after is not None
+    assert (after.subject, after.blocks, after.held_out_rise) == (before.subject, 0, before.held_out_rise)
 
 
 def test_junk_bears_no_witness() -> None:
