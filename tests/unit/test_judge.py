@@ -35,6 +35,7 @@ class Voices(NumberLearner):
     def __init__(self) -> None:
         super().__init__()
         self.held_out: dict[float, float] = {}
+        self.base_loss = 2.0
 
     def nll(self, chunk: Chunk) -> float:
         loss = self.held_out.get(self.weight, 2.0) if chunk.ids[0] == 777 else self.weight
@@ -42,7 +43,7 @@ class Voices(NumberLearner):
         return chunk.scored_tokens * (loss + 0.01 * float(chunk.ids[0] % 7))
 
     def base_nll(self, chunks: Any) -> NDArray[np.float64]:
-        return np.array([self._as(2.0, each) for each in chunks])
+        return np.array([self._as(self.base_loss, each) for each in chunks])
 
     def _as(self, weight: float, chunk: Chunk) -> float:
         own, self.weight = self.weight, weight
@@ -173,6 +174,22 @@ def test_a_version_that_has_forgotten_is_refused_at_once() -> None:
     assert ruling.evidence.held_out_rise == pytest.approx(0.031)
     assert court.judge.judgement.candidate is None
     assert court.learner.guests == {}
+
+
+def test_the_base_is_asked_anew_in_every_life() -> None:
+    """The held-out text, or the number format, may be others than before the restart."""
+    court = Court()
+    court.learner.held_out = {2.0: 2.0, 1.0: 2.031, 1.9: 1.9}
+    court.publish(2.0)
+    assert court.learn(200) is not None, "held after its time"
+
+    court.reborn()
+    court.learner.base_loss = 1.9
+    court.learner.weight = 1.0
+    court.judge.published(court.learner.snapshot().files()["adapter.safetensors"])
+
+    (ruling,) = court.judge.judgement.rulings[-1:]
+    assert ruling.evidence.held_out_rise == pytest.approx(0.131)
 
 
 def test_a_champion_that_turns_out_worse_is_taken_back() -> None:

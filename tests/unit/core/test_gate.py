@@ -116,6 +116,17 @@ def test_a_champion_without_a_number_proves_nothing_for_the_candidate() -> None:
     assert (evidence.chunks, evidence.skipped) == (0, 1)
 
 
+def test_what_neither_can_score_says_nothing_about_the_candidate() -> None:
+    """A chunk that breaks the base breaks every adapter of it: to refuse for that would refuse all to come."""
+    made = gate()
+
+    assert made.observe(math.nan, math.nan, TOKENS) is None
+    assert made.candidate is not None
+    evidence = made.evidence()
+    assert evidence is not None
+    assert (evidence.chunks, evidence.skipped) == (0, 1)
+
+
 def test_an_undecided_candidate_makes_room_for_the_next_version() -> None:
     """A stream does not wait for ever."""
     made = gate()

@@ -99,6 +99,24 @@ def test_what_is_not_watched_judges_nothing() -> None:
     assert vigilance.document() == {"alarms": []}
 
 
+def test_another_live_model_is_measured_by_its_own_losses() -> None:
+    """Who was taken back is worse than who it replaced: neither all junk nor a change of the stream."""
+    kept, back = Vigilance(ALL), Vigilance(ALL)
+    for each in (kept, back):
+        watched(each, losses(400))
+    assert kept.accepted.junk(9.0 * TOKENS, TOKENS) is Junk.FAR
+
+    back.set_back()
+
+    assert back.accepted.junk(9.0 * TOKENS, TOKENS) is None, "nothing is far before there is a usual"
+    worse = losses(150, mean=4.5, seed=1)
+    for number, loss in enumerate(worse, start=400):
+        kept.observe(number, loss * TOKENS, None, TOKENS, EVERYTHING)
+        back.observe(number, loss * TOKENS, None, TOKENS, EVERYTHING)
+    assert [alarm.signal for alarm in kept.alarms] == ["live"]
+    assert back.alarms == []
+
+
 @pytest.mark.parametrize("cut", [0, 90, 405, 480, 549])
 def test_a_restart_leaves_no_trace(cut: int) -> None:
     stream = [*losses(400), *losses(150, mean=4.5, seed=1)]

@@ -69,6 +69,13 @@ def test_a_champion_without_a_number_is_taken_back_at_once() -> None:
     assert verdict.decision is Decision.ROLL_BACK
 
 
+def test_what_neither_can_score_takes_nobody_back() -> None:
+    made = watch()
+
+    assert made.observe(math.nan, math.nan, TOKENS) is None
+    assert made.champion == "v000002"
+
+
 @pytest.mark.parametrize("cut", [0, 17, 32, 40])
 def test_a_restart_changes_no_verdict(cut: int) -> None:
     """Two plunges before a crash and one after it are three."""

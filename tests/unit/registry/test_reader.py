@@ -13,7 +13,20 @@ from streamlearn.ports import NotFound, StoreRefused
 from streamlearn.registry.documents import Damaged, to_bytes
 from streamlearn.registry.lineage import StoreLineage
 from streamlearn.registry.reader import LineageReader
-from tests.contract.making import Crash, CrashAt, commit, draft, event, files, lines, never, writer
+from tests.contract.making import (
+    Crash,
+    CrashAt,
+    commit,
+    draft,
+    event,
+    files,
+    judged,
+    lines,
+    never,
+    promoted,
+    rolled_back,
+    writer,
+)
 from tests.fakes.daemon import ManualClock
 from tests.fakes.store import CountingStore, MemoryStore
 
@@ -294,6 +307,19 @@ def test_an_id_that_came_twice_is_looked_for_at_both_places(store: MemoryStore) 
     found, manifests = reader.versions_with("mine")
 
     assert (len(found), names(manifests)) == (2, ["v000003"])
+
+
+def test_what_a_rollback_distrusts_is_in_no_version_from_then_on(store: MemoryStore) -> None:
+    """The learner is as it was before it saw it, and replay draws on it no more."""
+    lineage = begin(store)
+    judgement = judged(promoted("v000002"), rolled_back("v000002", to="v000001"))
+    lineage.commit(
+        draft(8, judgement=judgement), files(8), lines(range(7, 8)), adapter_config=b"{}", before_swap=lambda: None
+    )
+    reader = LineageReader(store, "news")
+
+    assert names(reader.versions_with("news:0:3")[1]) == ["v000002"]
+    assert names(reader.versions_with("news:0:1")[1]) == ["v000001", "v000002", "v000003"]
 
 
 # --- pull ----------------------------------------------------------------------------
