@@ -37,6 +37,7 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
         "mix": {"anchor": 0.0, "window": 0.0, "reservoir": 0.0},
         "learner": {"full_rate_gain": 0.0},
     },
+    "head": {"lora": {"output_head": False}},
     "proof": {"learner": {"full_rate_gain": 0.0}},
     "average": {"learner": {"served_average": 0.0}},
     "small-steps": {"learner": {"step_chunks": 8}},

@@ -16,6 +16,7 @@ from peft import PeftModel
 from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError
 
+from streamlearn.learner.model import known_warnings_unsaid
 from streamlearn.ports import Fatal
 
 LIVE = "default"
@@ -45,7 +46,7 @@ class Guests:
         except SafetensorError as error:
             raise Fatal(f"the adapter of the {name} is no safetensors file: {error}") from error
         if name not in self._model.peft_config:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), known_warnings_unsaid():
                 self._model.add_adapter(name, self._model.peft_config[LIVE])
         try:
             outcome: Any = set_peft_model_state_dict(self._model, tensors, adapter_name=name)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from streamlearn.config import Config
+from streamlearn.config import Config, Lora
 from streamlearn.core.manifest import BaseModelCard, LoraShape
 from streamlearn.learner.precision import faster_dtype
 from streamlearn.learner.resolve import ModelFiles, resolve
@@ -172,33 +174,69 @@ def _base(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _adapted(base: Any, config: Config, device: torch.device, served_name: str) -> PeftModel:
-    wanted = config.lora.target_modules
-    shape = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha or 2.0 * config.lora.rank,  # type: ignore[arg-type]  # PEFT scales by alpha / r
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=wanted if isinstance(wanted, str) else list(wanted),
-    )
     # The adapter's start is the lineage's, whatever was drawn in this process before.
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(config.stream.seed)
         try:
-            with warnings.catch_warnings():
-                # PEFT 0.21 asks transformers 5.24 by an old name.
-                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            shape = LoraConfig(
+                task_type="CAUSAL_LM",
+                r=config.lora.rank,
+                lora_alpha=config.lora.alpha or 2.0 * config.lora.rank,  # type: ignore[arg-type]  # PEFT scales by alpha / r
+                lora_dropout=0.0,
+                bias="none",
+                target_modules=_targets(base, config.lora),
+            )
+            with known_warnings_unsaid():
                 model = get_peft_model(base, shape, autocast_adapter_dtype=True)
         except ValueError as error:
-            raise Fatal(f"lora.target_modules = {wanted!r}: {_first_line(error)}; {_known_modules(base)}") from error
+            raise Fatal(
+                f"lora.target_modules = {config.lora.target_modules!r}: {_first_line(error)}; {_known_modules(base)}"
+            ) from error
     model.peft_config["default"].base_model_name_or_path = served_name
     model.eval()
     return model
 
 
+@contextmanager
+def known_warnings_unsaid() -> Iterator[None]:
+    """Let PEFT add an adapter without the warnings that we have answered."""
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.24 by an old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # Of merging, which we never do: the head's low-rank part leaves the tied embedding as it is.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
+        warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True` and the tied_target", UserWarning)
+        yield
+
+
+def _targets(base: Any, lora: Lora) -> list[str]:
+    """Return the names of the layers that are adapted.
+
+    Raises:
+        ValueError: one of them is not there.
+    """
+    layers = [name for name, _ in base.named_modules()]
+    head = next((name for name, part in base.named_modules() if part is base.get_output_embeddings()), None)
+    if lora.target_modules == "all-linear":
+        wanted = {name for name in _linear(base) if head is None or name != _last(head)}
+    else:
+        wanted = set(lora.target_modules)
+    for name in sorted(wanted):
+        if not any(f".{layer}".endswith(f".{name}") for layer in layers):
+            raise ValueError(f"there is no layer {name!r}")
+    return sorted(wanted | {_last(head)} if lora.output_head and head is not None else wanted)
+
+
+def _linear(base: Any) -> set[str]:
+    return {_last(name) for name, part in base.named_modules() if isinstance(part, torch.nn.Linear | Conv1D)}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def _known_modules(base: Any) -> str:
-    linear = {name.rpartition(".")[2] for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
-    return f"its linear layers are {', '.join(sorted(linear))}"
+    return f"its linear layers are {', '.join(sorted(_linear(base)))}"
 
 
 def _card(name: str, files: ModelFiles, base: Any, dtype: torch.dtype) -> BaseModelCard:

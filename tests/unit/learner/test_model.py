@@ -24,13 +24,33 @@ from streamlearn.learner.probe import look
 from streamlearn.ports import Fatal
 from tests.unit.learner.conftest import Opener, config_for
 
+BODY = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
+
 
 def test_a_directory_is_a_model(opened: OpenedLearner, tiny_model: Path) -> None:
     card = opened.learner.base
     assert card.name == card.served_name == str(tiny_model)
     assert card.parameters > 10_000
-    adapted = {name.rpartition(".")[2] for name in opened.learner.lora.target_modules}
-    assert adapted == {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
+    assert set(opened.learner.lora.target_modules) == {*BODY, "lm_head"}
+
+
+@pytest.mark.parametrize(
+    ("lora", "adapted"),
+    [
+        ({"output_head": False}, BODY),
+        ({"target_modules": ["q_proj"]}, {"q_proj", "lm_head"}),
+        ({"target_modules": ["q_proj", "self_attn.v_proj"], "output_head": False}, {"q_proj", "self_attn.v_proj"}),
+        ({"target_modules": ["lm_head"], "output_head": False}, {"lm_head"}),
+    ],
+)
+def test_what_is_adapted_is_what_was_asked_for(opener: Opener, lora: dict[str, object], adapted: set[str]) -> None:
+    """The output head beside the other layers, unless a server cannot have it."""
+    learner = opener(lora=lora).learner
+
+    assert set(learner.lora.target_modules) == adapted
+    layers = {name.removesuffix(".lora_A.weight") for name in learner.snapshot().adapter if "lora_A" in name}
+    assert all(any(layer.endswith(f".{name}") for name in adapted) for layer in layers)
+    assert all(any(layer.endswith(f".{name}") for layer in layers) for name in adapted)
 
 
 def test_the_digest_is_of_the_weights_not_of_their_files(tiny_model: Path, tmp_path: Path) -> None:
@@ -51,6 +71,7 @@ def test_the_digest_is_of_the_weights_not_of_their_files(tiny_model: Path, tmp_p
     ("sections", "words"),
     [
         ({"lora": {"target_modules": ["nope"]}}, "its linear layers are down_proj, gate_proj"),
+        ({"lora": {"target_modules": ["q_proj", "_proj"]}}, "there is no layer '_proj'; its linear layers are"),
         ({"model": {"device": "cuda:99"}}, "GPUs"),
         ({"anchor": {"file": "/nowhere/a.jsonl"}}, "anchor.file"),
     ],
