@@ -32,6 +32,9 @@ from streamlearn.core.seen import Seen
 from streamlearn.core.vigilance import Vigilance, VigilanceSettings
 from streamlearn.core.window import Window, WindowBounds
 
+_FOUNDING_CHUNKS = 32
+"""First chunks of a lineage, which the base scores all: the rate waits for proof that learning helps (`core.proof`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
@@ -165,13 +168,19 @@ class StreamState:
         draws = [Draw(chunk=item.chunk, role=Role.FRESH) for item in fresh]
         for role in REPLAYED:
             draws.extend(self._replay(role))
-        sampled = np.flatnonzero(self._random.random(size) < self._settings.base_sample)
+        sampled = np.flatnonzero(self._random.random(size) < self._base_sample(size))
         return Batch(
             fresh=fresh,
             draws=tuple(draws),
             sampled=tuple(sampled.tolist()),
             flushed=size < self.step_chunks,
         )
+
+    def _base_sample(self, size: int) -> NDArray[np.float64]:
+        """Return for each of the next fresh chunks how likely the base scores it too, shape (size,)."""
+        share = self._settings.base_sample
+        founds = self._totals["chunks_learnt"] + np.arange(size) < _FOUNDING_CHUNKS
+        return np.where(founds & (share > 0.0), 1.0, share)
 
     def record(self, batch: Batch, plan: StepPlan, result: StepResult, base_nll: Sequence[float]) -> list[Alarm]:
         """Write down what a step found, and return the drift alarms it gave; its fresh chunks become past.

@@ -20,7 +20,7 @@ _RUNTIME_BYTES = 700 * 2**20
 _ADAPTER_COPIES = 8
 """Of 4 bytes: weight, gradient, two moments, and the publisher's copies of three of them with their serialised form."""
 _LOGIT_BYTES = 24
-"""For each logit: in the base's precision, of the base and of an adapter of the head, their sum and its gradient; and in
+"""For each logit: in the base's precision: base, adapter of the head, their sum and its gradient; and in
 float32 as input, log-softmax, and gradients."""
 
 

@@ -146,6 +146,17 @@ def test_the_mix_is_kept_over_time() -> None:
     assert tokens[Role.RESERVOIR] / tokens.total() == pytest.approx(0.10, abs=0.01)
 
 
+@pytest.mark.parametrize(("share", "founding", "later"), [(0.1, 32, (0, 40)), (1.0, 32, (168, 168)), (0.0, 0, (0, 0))])
+def test_the_base_scores_the_first_chunks_all(share: float, founding: int, later: tuple[int, int]) -> None:
+    """Whether learning helps is to be known soon; where the base is never asked, not there either."""
+    batches = learn(StreamState(settings(base_sample=share, step_chunks=4)), [arrival(offset) for offset in range(200)])
+
+    sampled = [len(batch.sampled) for batch in batches]
+    assert sum(len(batch.fresh) for batch in batches) == 200
+    assert sum(sampled[:8]) == founding
+    assert later[0] <= sum(sampled[8:]) <= later[1]
+
+
 def test_a_repeated_text_is_learnt_once() -> None:
     """A producer's retry does not count double."""
     state = StreamState(settings())
