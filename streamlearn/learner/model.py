@@ -276,6 +276,12 @@ def adapter_parameters(model: PeftModel) -> dict[str, Tensor]:
     }
 
 
+def head_parameters(model: PeftModel) -> list[Tensor]:
+    """Return the parameters of the output head, those of an adapter that it has among them."""
+    head: torch.nn.Module | None = model.get_base_model().get_output_embeddings()  # type: ignore[operator]
+    return list(head.parameters()) if head is not None else []
+
+
 def _longest(base: Any) -> int:
     return int(getattr(base.config, "max_position_embeddings", None) or 2**31)
 

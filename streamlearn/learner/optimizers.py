@@ -20,9 +20,21 @@ _BETAS = (0.9, 0.99)
 _MOMENTUM = 0.9
 
 
-def optimizer_of(settings: LearnerSection, parameters: list[Tensor]) -> Optimizer:
-    """Return the optimiser that `learner.optimizer` names; its rate is set before every step."""
+_TIMES = "times"
+"""Key of a parameter group: factor on the rate."""
+
+
+def optimizer_of(settings: LearnerSection, body: list[Tensor], head: list[Tensor]) -> Optimizer:
+    """Return the optimiser that `learner.optimizer` names; its rate is set before every step.
+
+    Args:
+        body: parameters that move at the rate.
+        head: those of the output head, which move at `learner.head_rate` times the rate.
+    """
     rate = settings.learning_rate
+    parameters = [{"params": body, _TIMES: 1.0}]
+    if head:
+        parameters.append({"params": head, _TIMES: settings.head_rate})
     makers: Mapping[str, Callable[[], Optimizer]] = {
         "adamw": lambda: torch.optim.AdamW(
             parameters, lr=rate, betas=_BETAS, weight_decay=settings.weight_decay, fused=True
@@ -37,7 +49,7 @@ def optimizer_of(settings: LearnerSection, parameters: list[Tensor]) -> Optimize
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Let the next step be taken at `rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[_TIMES]
 
 
 def forget_direction(optimizer: Optimizer) -> None:

@@ -24,7 +24,7 @@ from streamlearn.core.events import Chunk
 from streamlearn.core.manifest import BaseModelCard, LoraShape
 from streamlearn.learner import optimizers
 from streamlearn.learner.guests import Guests
-from streamlearn.learner.model import Loaded, adapter_parameters
+from streamlearn.learner.model import Loaded, adapter_parameters, head_parameters
 from streamlearn.learner.scoring import Scorer
 from streamlearn.learner.snapshot import OPTIMIZER, Snapshot, copied, tensors_in
 from streamlearn.ports import ADAPTER, Fatal
@@ -50,7 +50,12 @@ class LoraLearner:
         self._rises = [parameter for name, parameter in self._parameters.items() if ".lora_B." in name]
         self._served_average = settings.served_average
         self._served = [parameter.detach().clone() for parameter in self._live] if self._served_average else None
-        self._optimizer = optimizers.optimizer_of(settings, self._live)
+        head = {id(parameter) for parameter in head_parameters(loaded.model)}
+        self._optimizer = optimizers.optimizer_of(
+            settings,
+            body=[parameter for parameter in self._live if id(parameter) not in head],
+            head=[parameter for parameter in self._live if id(parameter) in head],
+        )
 
     @property
     def base(self) -> BaseModelCard:

@@ -123,7 +123,7 @@ def test_an_empty_file_names_every_section_that_is_needed() -> None:
 def test_a_value_out_of_bounds_names_key_value_reason_and_default() -> None:
     message = refusal(with_keys(learner={"learning_rate": -1}))
     assert message.startswith("learner.learning_rate = -1: must be greater than 0 (Constant after the warm-up")
-    assert message.endswith("left out, it is 0.0014")
+    assert message.endswith("left out, it is 0.001")
 
 
 INFINITE = float("inf")
@@ -414,7 +414,7 @@ def test_secrets_are_masked_and_the_rest_is_shown() -> None:
     }
     assert shown["store"]["s3"]["endpoint_url"] == "http://***@h:1"
     assert shown["store"]["s3"]["session_token"] is None
-    assert shown["learner"]["learning_rate"] == 0.0014
+    assert shown["learner"]["learning_rate"] == 0.001
 
 
 def test_every_secret_is_known_to_whoever_must_keep_it() -> None:

@@ -34,7 +34,7 @@ def test_what_is_printed_is_itself_a_configuration_with_every_default(
     code, out = check(capsys, "--offline", "-c", str(config))
     assert code == 0
     printed = tomllib.loads(out)
-    assert printed["learner"]["learning_rate"] == 0.0014
+    assert printed["learner"]["learning_rate"] == 0.001
     printed["kafka"]["client"]["sasl.password"] = "hunter22"
     assert resolve(printed, {}) == load(config, {})
 

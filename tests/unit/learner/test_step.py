@@ -180,7 +180,7 @@ def weights(opened: OpenedLearner, part: str = "") -> dict[str, torch.Tensor]:
 
 
 def test_a_gradient_is_scaled_as_planned_and_reported_as_it_was(opener: Opener) -> None:
-    opened = opener(learner={"optimizer": "sgd", "threads": 1})
+    opened = opener(learner={"optimizer": "sgd", "threads": 1, "head_rate": 1.0})
     chunks = chunks_of(opened)
     before = weights(opened)
     asked: list[float] = []
@@ -194,6 +194,24 @@ def test_a_gradient_is_scaled_as_planned_and_reported_as_it_was(opener: Opener) 
     assert asked == [result.gradient_norm]
     assert result.scaled == 0.5
     assert moved(before, opened) == pytest.approx(0.5 * result.gradient_norm, rel=1e-3)
+
+
+def test_the_head_moves_at_a_rate_of_its_own(opener: Opener) -> None:
+    """By plain gradient descent from the same place: half as far at half the rate, and the others as far as before."""
+    moves = []
+    for head_rate in (1.0, 0.5):
+        opened = opener(learner={"optimizer": "sgd", "threads": 1, "head_rate": head_rate})
+        before = weights(opened)
+        step(opened, chunks_of(opened), 1.0)
+        after = weights(opened)
+        moves.append({name: after[name] - tensor for name, tensor in before.items()})
+    whole, half = moves
+    head = [name for name in whole if "lm_head" in name]
+
+    assert len(head) == 2
+    assert any(bool(whole[name].any()) for name in head)
+    for name, move in whole.items():
+        torch.testing.assert_close(half[name], 0.5 * move if name in head else move)
 
 
 # --- the anchor ---------------------------------------------------------------------------
@@ -421,7 +439,7 @@ def test_live_weights_of_another_shape_are_refused(opener: Opener) -> None:
 
 def test_an_adapter_of_another_shape_is_refused_with_both_shapes(opener: Opener) -> None:
     files = opener().learner.snapshot().files()
-    with pytest.raises(Fatal, match=r"another shape: .*lora_A.* is \(16, .*\) there and \(8, .*\) here"):
+    with pytest.raises(Fatal, match=r"another shape: .*lora_A.* is \(32, .*\) there and \(8, .*\) here"):
         opener(lora={"rank": 8}).learner.restore(files)
 
 
@@ -437,7 +455,7 @@ def test_a_damaged_file_is_refused_by_name(opened: OpenedLearner, name: str) -> 
 def test_the_adapter_config_is_what_servers_accept(opened: OpenedLearner) -> None:
     """vLLM refuses DoRA, biases and further saved modules."""
     config = json.loads(opened.learner.adapter_config())
-    assert (config["r"], config["lora_alpha"], config["bias"]) == (16, 32, "none")
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (32, 64, "none")
     assert config["peft_type"] == "LORA"
     assert config["base_model_name_or_path"] == opened.learner.base.served_name
     assert not config["use_dora"]
