@@ -96,6 +96,8 @@ class Vigilance:
             self._junk.begin_anew()
         if self._drift is not None:
             self._drift.begin_live_anew()
+        if self._proof is not None:
+            self._proof.begin_anew()
 
     def document(self) -> dict[str, Any]:
         """Return the whole state as JSON; what is not watched is absent."""
