@@ -359,7 +359,7 @@ def _vigilance_settings(config: Config) -> VigilanceSettings:
         hold_blocks=20,
     )
     full_gain = config.learner.full_rate_gain
-    proof = ProofSettings(full_gain=full_gain, least=config.learner.least_rate, fading=0.9, trial=8)
+    proof = ProofSettings(full_gain=full_gain, least=config.learner.least_rate, fading=0.9)
     watch = DriftSettings(delta=drift.delta, min_chunks_apart=drift.min_chunks_apart)
     return VigilanceSettings(
         junk=None if hygiene.junk_z is None else junk,

@@ -319,7 +319,7 @@ class LearnerSection(Section):
     """Nats per token of gain over the base, on the last sampled chunks, from which the rate is the full one; below,
     it is smaller in proportion, so that a stream that teaches nothing does little harm. 0 for always full, as it is
     where `evaluation.sample` is 0."""
-    least_rate: float = Field(default=0.05, gt=0, le=1)
+    least_rate: float = Field(default=0.1, gt=0, le=1)
     """Factor on the rate while nothing is gained."""
     warmup_steps: int = Field(default=5, ge=0)
     """Steps of linear warm-up; a long one throws the first part of the stream away."""

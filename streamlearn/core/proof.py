@@ -2,9 +2,8 @@
 
 Where the live model is not better than the base, there may be nothing to
 learn, and a step is noise: it is small there. With every nat that learning
-gains the steps grow, up to the full rate. The first chunks of a lineage are
-learnt at the full rate, or there would be nothing to prove. The proof costs
-nothing: the base is scored on sampled chunks anyway.
+gains the steps grow, up to the full rate. The proof costs nothing: the base
+is scored on sampled chunks anyway.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ class ProofSettings:
     """Factor on the rate while nothing is gained."""
     fading: float
     """Per sampled chunk."""
-    trial: int
-    """Sampled chunks at the beginning, during which the rate is full."""
 
 
 class Proof:
@@ -37,31 +34,26 @@ class Proof:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Put learning on trial again, as when another live model goes on."""
+        """Forget what was proved, as when another live model goes on."""
         self._gain = self._tokens = 0.0
-        self._chunks = 0
 
     def observe(self, live: float, base: float | None, tokens: int) -> None:
         """Take in one fresh chunk's summed nats; one that the base was not asked about proves nothing."""
         if base is None or not math.isfinite(live) or not math.isfinite(base):
             return
-        self._chunks += 1
         self._gain = self._settings.fading * self._gain + base - live
         self._tokens = self._settings.fading * self._tokens + tokens
 
     @property
     def rate_factor(self) -> float:
         """Factor on the learning rate of the next step."""
-        if self._chunks < self._settings.trial:
-            return 1.0
         gain = self._gain / self._tokens if self._tokens > 0.0 else 0.0
         return min(max(gain / self._settings.full_gain, self._settings.least), 1.0)
 
     def document(self) -> dict[str, Any]:
         """Return the whole state as JSON."""
-        return {"gain": self._gain, "tokens": self._tokens, "chunks": self._chunks}
+        return {"gain": self._gain, "tokens": self._tokens}
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Continue from `document()`."""
         self._gain, self._tokens = float(document["gain"]), float(document["tokens"])
-        self._chunks = int(document["chunks"])

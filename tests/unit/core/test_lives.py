@@ -46,7 +46,7 @@ TIGHT = settings(
         reaction=ReactionSettings(
             past_weight=0.1, half_life=0.25, doubling_chunks=5, rate=3.0, rate_steps=4, hold_blocks=2
         ),
-        proof=ProofSettings(full_gain=0.5, least=0.1, fading=0.5, trial=3),
+        proof=ProofSettings(full_gain=0.5, least=0.1, fading=0.5),
     ),
     caps=CapSettings(half_life_s=10.0, share=0.5, fair_parts=1.0, free_tokens=60, max_chunks=100, max_sources=2),
     near_duplicates=True,
