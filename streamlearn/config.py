@@ -309,20 +309,22 @@ class LearnerSection(Section):
     optimizer: Literal["adamw", "adam", "momentum", "sgd"] = "adamw"
     """AdamW with betas (0.9, 0.99): a shorter second moment than usual, as a stream changes."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Constant after the warm-up, as a stream has no end to anneal to. Of rank 32 with AdamW or Adam; rank 16 wants
+    """Constant, as a stream has no end to anneal to. Of rank 32 with AdamW or Adam; rank 16 wants
     1.4e-3, rank 64 7e-4, and too high a rate loses more than too low a one. sgd and momentum want about 100 times as
     much."""
     head_rate: float = Field(default=0.5, gt=0)
     """Factor on the rate for the output head, where that is adapted; half the rate was worth 0.005 nats per token on
     release notes, twice the rate lost 0.03."""
-    full_rate_gain: float = Field(default=0.02, ge=0)
+    full_rate_gain: float = Field(default=0.01, ge=0)
     """Nats per token of gain over the base, on the last sampled chunks, from which the rate is the full one; below,
     it is smaller in proportion, so that a stream that teaches nothing does little harm. 0 for always full, as it is
     where `evaluation.sample` is 0."""
-    least_rate: float = Field(default=0.1, gt=0, le=1)
-    """Factor on the rate while nothing is gained."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps of linear warm-up; a long one throws the first part of the stream away."""
+    least_rate: float = Field(default=0.06, gt=0, le=1)
+    """Factor on the rate while nothing is gained. On a stream that teaches nothing 0.06 lost 0.003 nats per token, 0.1
+    lost 0.005, and a begin at the full rate 0.03."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up. None, as the rate follows the gain and is small at first anyway; 5 do where
+    `full_rate_gain` is 0, and a long one throws the first part of the stream away."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay of the adapter toward zero, per unit of learning rate."""
     fade_half_lives: float | None = Field(default=None, gt=0)

@@ -35,10 +35,10 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "anything": {
         "anchor": {"chunks": 0},
         "mix": {"anchor": 0.0, "window": 0.0, "reservoir": 0.0},
-        "learner": {"full_rate_gain": 0.0},
+        "learner": {"full_rate_gain": 0.0, "warmup_steps": 5},
     },
     "head": {"lora": {"output_head": False}},
-    "proof": {"learner": {"full_rate_gain": 0.0}},
+    "proof": {"learner": {"full_rate_gain": 0.0, "warmup_steps": 5}},
     "average": {"learner": {"served_average": 0.0}},
     "small-steps": {"learner": {"step_chunks": 8}},
 }

@@ -25,6 +25,7 @@ HASTY: dict[str, dict[str, object]] = {
     "learner": {
         "learning_rate": 1e-2,
         "full_rate_gain": 0.0,
+        "warmup_steps": 5,
         "step_chunks": 2,
         "min_step_tokens": 1,
         "served_average": 0.0,
