@@ -370,7 +370,7 @@ def test_a_full_disk_ends_the_worker_and_loses_nothing(
     kafka: KafkaService, s3: S3Server, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Half a checkpoint is none, and there is room again when somebody has made some."""
-    with small_disk(tmp_path / "disk", "4m") as disk:
+    with small_disk(tmp_path / "disk", "12m") as disk:
         site = Site(kafka, s3, tiny_model, url=str(disk / "store"))
         site.produce(40)
         with background(site.config(None)) as worker:
@@ -383,7 +383,7 @@ def test_a_full_disk_ends_the_worker_and_loses_nothing(
             assert isinstance(worker.failure, StoreRefused)
             assert "No space left on device; free some space" in str(worker.failure)
         assert site.committed() >= 40
-        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
         with background(site.config(None)) as again:
             wait_until(lambda: site.committed() == site.produced, "what was not committed")
             again.stop()

@@ -122,7 +122,7 @@ def test_an_empty_file_names_every_section_that_is_needed() -> None:
 
 def test_a_value_out_of_bounds_names_key_value_reason_and_default() -> None:
     message = refusal(with_keys(learner={"learning_rate": -1}))
-    assert message.startswith("learner.learning_rate = -1: must be greater than 0 (Constant after the warm-up")
+    assert message.startswith("learner.learning_rate = -1: must be greater than 0 (Constant, as a stream has no end")
     assert message.endswith("left out, it is 0.001")
 
 
