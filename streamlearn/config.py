@@ -309,9 +309,8 @@ class LearnerSection(Section):
     optimizer: Literal["adamw", "adam", "momentum", "sgd"] = "adamw"
     """AdamW with betas (0.9, 0.99): a shorter second moment than usual, as a stream changes."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Constant, as a stream has no end to anneal to. Of rank 32 with AdamW or Adam; rank 16 wants
-    1.4e-3, rank 64 7e-4, and too high a rate loses more than too low a one. sgd and momentum want about 100 times as
-    much."""
+    """Constant, as a stream has no end to anneal to. For rank 32 with AdamW or Adam; rank 16 wants 1.4e-3, rank 64
+    7e-4, and too high a rate loses more than too low a one. sgd and momentum want about 100 times as much."""
     head_rate: float = Field(default=0.5, gt=0)
     """Factor on the rate for the output head, where that is adapted; half the rate was worth 0.005 nats per token on
     release notes, twice the rate lost 0.03."""
@@ -432,7 +431,8 @@ class Evaluation(Section):
     """How we know whether learning helps."""
 
     sample: float = Field(default=0.2, ge=0, le=1)
-    """Share of chunks that the frozen base scores too; each costs a third of a learning step."""
+    """Share of chunks that the frozen base scores too, the first 32 of a lineage all unless it is 0;
+    each costs a third of a learning step."""
 
 
 class Gate(Section):
@@ -477,8 +477,8 @@ class Drift(Section):
     watch: bool = True
     """Whether rises of the losses of base and live model are watched for (ADWIN)."""
     delta: float = Field(default=0.05, gt=0, lt=1)
-    """ADWIN's bound on a false alarm, and a loose one: at 0.05 none came in 630 chunks that gave no reason, and at
-    0.002 none within 128 chunks of a real switch."""
+    """ADWIN's bound on a false alarm, and a loose one, chosen on a single switch: at 0.002 no alarm came within 128
+    chunks of it, at 0.05 one after 48, and none without a reason in 630."""
     min_chunks_apart: int = Field(default=200, ge=1)
     """Fresh chunks between two alarms."""
     react: bool = False

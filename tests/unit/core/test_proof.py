@@ -56,7 +56,7 @@ def test_what_the_base_was_not_asked_about_or_is_no_number_proves_nothing() -> N
 
 
 def test_a_restart_changes_no_rate() -> None:
-    proof, restored = shown(0.03, chunks=5), Proof(SETTINGS)
+    proof, restored = shown(0.03, chunks=3), Proof(SETTINGS)
     restored.restore(json.loads(json.dumps(proof.document())))
 
     assert restored.rate_factor == proof.rate_factor

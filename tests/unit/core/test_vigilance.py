@@ -10,6 +10,7 @@ import pytest
 from streamlearn.core.batches import Role, StepPlan
 from streamlearn.core.judgement import Alarm
 from streamlearn.core.junk import EVERYTHING, Junk
+from streamlearn.core.proof import ProofSettings
 from streamlearn.core.stream import StreamState
 from streamlearn.core.vigilance import Vigilance, VigilanceSettings
 from tests.unit.core.judging import DRIFT, JUNK, REACTION, through_json
@@ -115,6 +116,17 @@ def test_another_live_model_is_measured_by_its_own_losses() -> None:
         back.observe(number, loss * TOKENS, None, TOKENS, EVERYTHING)
     assert [alarm.signal for alarm in kept.alarms] == ["live"]
     assert back.alarms == []
+
+
+def test_what_a_fallen_model_gained_proves_nothing_for_the_next() -> None:
+    proof = ProofSettings(full_gain=0.05, least=0.1, fading=0.9)
+    vigilance = Vigilance(VigilanceSettings(junk=None, drift=None, reaction=None, proof=proof))
+    watched(vigilance, losses(40))
+    assert vigilance.rate_factor == 1.0
+
+    vigilance.set_back()
+
+    assert vigilance.rate_factor == 0.1
 
 
 @pytest.mark.parametrize("cut", [0, 90, 405, 480, 549])
