@@ -86,6 +86,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
 _LARGE, _HUGE = 10_000, 2**53
 """From here on, whole numbers are easier to read in groups, and powers of two as such."""
 _WORDS: Final[Mapping[tuple[str, str | None], str]] = {
+    ("boolean", None): "true or false",
     ("string", None): "text",
     ("string", "date-time"): "time",
     ("string", "password"): "secret text",
