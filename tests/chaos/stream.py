@@ -99,6 +99,8 @@ class Feed:
                 self._topic, each.value, key=each.key, partition=each.partition, headers=[(KIND, each.kind.encode())]
             )
         if self._chance.random() < _ABORTED:
+            # What is aborted while it still waits to be sent leaves no gap, and can be fatal: librdkafka issue 4849.
+            self._producer.flush(_TIMEOUT_S)
             self._producer.abort_transaction(_TIMEOUT_S)
         else:
             self._producer.commit_transaction(_TIMEOUT_S)
