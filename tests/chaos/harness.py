@@ -74,7 +74,8 @@ class Run:
 
     def _standby(self, life: Life, plan: LifePlan | None) -> Life:
         """Start the life of `plan` when `life` writes: of two that come together, either may win."""
-        self._until(life, lambda: life.writes or life.code is not None, "its becoming the writer")
+        # One that finishes a dead writer's version can be held there, before it says that it writes.
+        self._until(life, lambda: life.writes or life.stopped or life.code is not None, "its becoming the writer")
         return self._next(plan)
 
     def _next(self, plan: LifePlan | None) -> Life:
