@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +107,7 @@ def run_here(arm: str, wishes: Wishes, told: Told) -> ArmResult:
 
 
 def _child(arm: str, wishes: Wishes, parent: Connection) -> None:
+    end_with_parent()
     # Standard output is the table's.
     logs.configure("warning", "console")
     try:
@@ -118,6 +121,19 @@ def _child(arm: str, wishes: Wishes, parent: Connection) -> None:
         parent.send(("failed", f"{type(error).__name__}: {error}"))
         return
     parent.send(("done", found))
+
+
+def end_with_parent() -> None:
+    """See to it that this process does not outlive the one that began it, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a child"
+
+    def follow() -> None:
+        parent.join()
+        # Nobody is left to tell, and a step may be minutes from its end.
+        os._exit(1)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
 def _lived(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 from streamlearn.bench.compare import compare
 from streamlearn.bench.run import ArmFailed, Wishes, _peak_rss_mb, run_arm
 from streamlearn.cli import app as program
+from tests.services.worker import DEADLINE_S, wait_until
 
 KEYS = {
     "arm", "nats_per_token", "nats_per_token_last_fifth", "bits_per_byte", "forgetting", "anchor_nats", "tokens_per_s",
@@ -68,6 +72,48 @@ def test_an_arm_that_fails_is_named_with_its_reason(wishes: Wishes, tmp_path: Pa
 
     with pytest.raises(ArmFailed, match=r"arm frozen: ValueError: .*holds no line"):
         run_arm("frozen", broken, lambda *_: None)
+
+
+_PARENT = """
+import multiprocessing
+import threading
+from streamlearn.bench.run import end_with_parent
+
+def child():
+    end_with_parent()
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    print(process.pid, flush=True)
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
+def test_no_arm_outlives_the_command(tmp_path: Path, blow: signal.Signals) -> None:
+    """It would take a core for an hour, and nobody would know what for."""
+    (tmp_path / "parent.py").write_text(_PARENT)
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+    try:
+        parent.send_signal(blow)
+        assert parent.wait(DEADLINE_S) == -blow
+        wait_until(lambda: not _lives(child), "the child's end")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def test_an_unknown_arm_or_setting_is_told_before_any_arm_runs(wishes: Wishes) -> None:
