@@ -106,15 +106,18 @@ def settings_of(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def progress() -> Callable[[str, int, int], None]:
     """Return a callback that says on standard error, every ten seconds, how far an arm is."""
-    began: dict[str, float] = {}
-    said = 0.0
+    began, said = 0.0, 0.0
+    before: tuple[str, int] | None = None
 
     def tell(arm: str, done: int, total: int) -> None:
-        nonlocal said
+        nonlocal began, said, before
         now = time.monotonic()
-        began.setdefault(arm, now)
+        if before is None or arm != before[0] or done < before[1]:
+            # An experiment runs the same arm on one stream after another.
+            began = now
+        before = (arm, done)
         if now - said >= _SAY_EVERY_S or done == total:
             said = now
-            typer.echo(f"{arm}: {done / total:4.0%} of {total:,} tokens, {now - began[arm]:.0f} s", err=True)
+            typer.echo(f"{arm}: {done / total:4.0%} of {total:,} tokens, {now - began:.0f} s", err=True)
 
     return tell

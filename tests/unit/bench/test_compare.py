@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from streamlearn.bench.compare import compare
 from streamlearn.bench.run import ArmFailed, Wishes, _peak_rss_mb, run_arm
 from streamlearn.cli import app as program
+from streamlearn.cli.bench import progress
 from tests.services.worker import DEADLINE_S, wait_until
 
 KEYS = {
@@ -64,6 +66,20 @@ def test_two_arms_side_by_side(
     assert "…" not in said.out
     assert "streamlearn@1e-3, its anchor first: 100%" in said.err
     assert not re.search(r"^\d{4}-", said.out, re.MULTILINE), "no log lines in it"
+
+
+def test_an_arm_on_the_next_stream_has_a_clock_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An experiment runs one arm on several streams, and each takes only its own time."""
+    now = iter([0.0, 60.0, 100.0, 150.0])
+    monkeypatch.setattr("streamlearn.cli.bench.time", SimpleNamespace(monotonic=lambda: next(now)))
+    tell = progress()
+
+    for done in (1, 200, 1, 200):
+        tell("frozen", done, 200)
+
+    assert [line.rpartition(", ")[2] for line in capsys.readouterr().err.splitlines()] == ["60 s", "0 s", "50 s"]
 
 
 def test_an_arm_that_fails_is_named_with_its_reason(wishes: Wishes, tmp_path: Path) -> None:
