@@ -40,17 +40,13 @@ def poisoned(ask: Ask) -> Outcome:
     """Poison streams of each kind, and compare with their twins."""
     rows: list[dict[str, Any]] = []
     tokens = 0
-    for unit, share in KINDS_FAST if ask.fast else KINDS:
-        events = events_for(ask)
-        made = streams.poison(
-            events=events, seed=ask.seed, share=share, source=MALLORY, scramble=unit, begin=events // 2,
-            # Of one subject: the tiny model tells little else apart.
-            pools={BEFORE: pools()[BEFORE]} if ask.fast else None,
-        )  # fmt: skip
-        clean = [event for event in made if event["source"] != MALLORY]
+    # All of them first: one that cannot be had is told before the others have taken their hours.
+    made = [(unit, share, _scrambled(ask, unit, share)) for unit, share in (KINDS_FAST if ask.fast else KINDS)]
+    for unit, share, events in made:
+        clean = [event for event in events if event["source"] != MALLORY]
         bad, good = (
-            wishes(ask, written(ask, f"{name}-{unit}-{share}", events), ask.seed, max_tokens=10**9)
-            for name, events in (("poisoned", made), ("clean", clean))
+            wishes(ask, written(ask, f"{name}-{unit}-{share}", each), ask.seed, max_tokens=10**9)
+            for name, each in (("poisoned", events), ("clean", clean))
         )
         sample, twin = sample_of(bad), sample_of(good)
         if ask.fast:
@@ -90,6 +86,25 @@ def poisoned(ask: Ask) -> Outcome:
     return Outcome(
         stream="release notes, some of them scrambled", tokens=tokens, figures={"kinds": rows}, table=shown, draw=draw
     )
+
+
+def _scrambled(ask: Ask, unit: Unit, share: float) -> list[streams.Event]:
+    """Return the poisoned stream.
+
+    Raises:
+        ValueError: it is so short that nothing in it is poison.
+    """
+    events = events_for(ask)
+    made = streams.poison(
+        events=events, seed=ask.seed, share=share, source=MALLORY, scramble=unit, begin=events // 2,
+        # Of one subject: the tiny model tells little else apart.
+        pools={BEFORE: pools()[BEFORE]} if ask.fast else None,
+    )  # fmt: skip
+    if not any(event["source"] == MALLORY for event in made):
+        raise ValueError(
+            f"{share:.0%} of the later half of {events} events is none: raise --max-tokens ({ask.max_tokens:,})"
+        )
+    return made
 
 
 def _row(

@@ -51,6 +51,12 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Docum
     return document
 
 
+def test_a_stream_too_short_for_poison_is_told_before_any_arm_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of zeros would look like a filter that works."""
+    assert main(["poison", "--max-tokens", "5000"]) == 2
+    assert "raise --max-tokens (5,000)" in capsys.readouterr().err
+
+
 def test_live_gains_over_frozen_what_their_scores_differ_by(documents: Callable[[str], Document]) -> None:
     frozen, ours = documents("live")["figures"]["arms"]
 
