@@ -74,6 +74,8 @@ class Site:
             "ingest": {"fields": {"id": "id"}},
             "store": {"url": self.url, "retry_budget_s": 120, "s3": {"endpoint_url": endpoint}},
             "model": {"name": str(self._model), "device": "cpu", "dtype": "fp32"},
+            # At the default rank, a checkpoint on a thin line takes about as long as the store's time-out.
+            "lora": {"rank": 1},
             "anchor": {"chunks": 4, "tokens": 16},
             "learner": {"flush_s": 0.2, "threads": 1},
             "checkpoint": {"every_s": 0.3},
