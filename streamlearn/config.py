@@ -499,7 +499,7 @@ class Hygiene(Section):
 
     junk_z: float | None = Field(default=3.0, gt=0)
     """A chunk is noise where its loss is so many standard deviations above the mean; none is unless given. At 3, text
-    of scrambled letters is passed over among release notes, and one in a hundred of these; at 4, neither."""
+    of scrambled letters is passed over among release notes, and one in a hundred of these; at 4, none of it is."""
     near_zero: float = Field(default=0.02, ge=0)
     """Nats per token below which a chunk is known by heart already."""
     near_duplicates: bool = True

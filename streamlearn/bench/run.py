@@ -107,7 +107,7 @@ def run_here(arm: str, wishes: Wishes, told: Told) -> ArmResult:
 
 
 def _child(arm: str, wishes: Wishes, parent: Connection) -> None:
-    end_with_parent()
+    _end_with_parent()
     # Standard output is the table's.
     logs.configure("warning", "console")
     try:
@@ -123,7 +123,7 @@ def _child(arm: str, wishes: Wishes, parent: Connection) -> None:
     parent.send(("done", found))
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """See to it that this process does not outlive the one that began it, however that ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "this is a child"
